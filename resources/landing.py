@@ -1,0 +1,602 @@
+"""The landing zone: title folders and label files as people drop them, in a local folder or under an S3 prefix.
+
+    titles/<title_id>/title.json      written last: its arrival completes the drop
+                      <one media file>
+                      *.srt|.vtt|.ttml|.ass      timed text; language and kind in the name: film.en.srt, film.de.sdh.vtt
+    labels/<task>.{csv,jsonl,parquet}
+
+Nothing here is trusted: names never leave their folder, links out of it are refused, and a drop that cannot work is
+reported in one sentence instead of failing its neighbours.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import dagster as dg
+
+from resources.errors import BadInput
+
+if TYPE_CHECKING:
+    import polars as pl
+
+log = logging.getLogger(__name__)
+
+TITLE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+TITLE_JSON_LIMIT = 1 << 20
+LABELS_LIMIT = 256 << 20
+TEXT_FORMATS = {".srt": "srt", ".vtt": "vtt", ".ttml": "ttml", ".dfxp": "ttml", ".ass": "ass", ".ssa": "ssa"}
+MEDIA_EXTENSIONS = (
+    *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+    *(".mts", ".mxf", ".ogm", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+)
+# What a label row carries besides clip_id, title_id, start_s and end_s.
+LABEL_COLUMN = {
+    "ad_relevancy": "labels",
+    "clip_popularity": "score",
+    "clip_tone": "labels",
+    "clip_genre": "labels",
+    "clip_retrieval": "label",
+}
+_LANGUAGE = re.compile(r"([a-z]{2,3})(-[a-z]{4})?(-(?:[a-z]{2}|[0-9]{3}))?(?:[-_]([a-z]{3,}))?", re.IGNORECASE)
+_KIND = re.compile(r"ad|cc|hi|sdh|forced|full|dialog(?:ue)?|commentary|lyrics|descriptions?|captions?|subtitles?", re.I)
+
+
+@dataclass(frozen=True)
+class TextTrack:
+    """A timed-text file of a drop. format: srt, vtt, ttml, ass or ssa; language (pt-BR) and kind (sdh, ad) or None."""
+
+    name: str
+    format: str
+    language: str | None
+    kind: str | None
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A complete title folder.
+
+    `drop_fingerprint` is cheap (32 hex digits over names, sizes and modification times or ETags): a changed value
+    means "look again", not "the content changed". `extra` keeps what title.json said besides the known keys.
+    `landed_at` is title.json's modification time, UTC.
+    """
+
+    title_id: str
+    title: str
+    type: str
+    synopsis: str
+    tags: list[str]
+    genres: list[str]
+    language: str | None
+    series_id: str | None
+    media: str
+    media_uri: str
+    text_tracks: list[TextTrack]
+    extra: dict[str, Any]
+    drop_fingerprint: str
+    landed_at: datetime
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One sentence about one title folder."""
+
+    title_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What lies in the landing zone: complete drops, folders that cannot work as they are, folders still arriving."""
+
+    drops: list[Drop] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    waiting: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    size: int
+    version: str  # modification time in ns, or ETag
+    modified: float  # seconds since the epoch
+    link_out: bool = False
+
+
+class _Waiting(Exception):
+    """The folder is not complete yet; the message says what is awaited."""
+
+
+class _Place(Protocol):
+    """Where a landing zone lies. Paths are relative to its root, with / between the parts."""
+
+    settles: bool  # whether a file can be seen half written
+
+    def folders(self, path: str) -> Iterable[tuple[str, list[_File]]]: ...
+    def files(self, path: str) -> list[_File]: ...
+    def read(self, path: str, file: _File, limit: int) -> bytes: ...
+    def open(self, path: str) -> IO[bytes]: ...
+    def uri(self, path: str) -> str: ...
+
+
+class _Folder:
+    settles = True
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if not root.is_dir():
+            raise BadInput(f"the landing zone {root} is not a folder; create it or set MEDIAFM_LANDING")
+
+    def folders(self, path: str) -> Iterator[tuple[str, list[_File]]]:
+        top = self.root / path
+        for name in sorted(os.listdir(top)) if top.is_dir() else []:
+            if (top / name).is_dir() and not name.startswith("."):
+                yield name, self.files(f"{path}/{name}")
+
+    def files(self, path: str) -> list[_File]:
+        folder = self.root / path
+        if not folder.is_dir():
+            return []
+        inside = os.path.realpath(folder) + os.sep
+        files = []
+        for entry in os.scandir(folder):
+            try:
+                info = entry.stat()
+            except OSError:  # a broken link, or deleted since it was listed
+                continue
+            if stat.S_ISREG(info.st_mode) and not entry.name.startswith("."):
+                out = entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside)
+                files.append(_File(entry.name, info.st_size, str(info.st_mtime_ns), info.st_mtime, out))
+        return sorted(files, key=lambda file: file.name)
+
+    def read(self, path: str, file: _File, limit: int) -> bytes:
+        with self.open(f"{path}/{file.name}") as stream:
+            return stream.read(limit)
+
+    def open(self, path: str) -> IO[bytes]:
+        return open(self.root / path, "rb")
+
+    def uri(self, path: str) -> str:
+        return str((self.root / path).absolute())
+
+
+class _Bucket:
+    """An S3 prefix. Endpoint, region and credentials come from boto3's own environment variables and files."""
+
+    settles = False  # S3 shows an object only once it is whole
+
+    def __init__(self, uri: str) -> None:
+        import boto3
+
+        self.bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not self.bucket:
+            raise BadInput(f"the landing zone {uri} names no bucket; write s3://bucket/prefix")
+        self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        self.s3 = boto3.client("s3")
+
+    def _objects(self, path: str) -> Iterator[tuple[str, _File]]:
+        """Every object below `path`, as (folder below `path` or "", file), in key order: one request per 1000."""
+        root = f"{self.prefix}{path}/"
+        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=root):
+            for found in page.get("Contents", []):
+                folder, _, name = found["Key"].removeprefix(root).rpartition("/")
+                if name and not name.startswith("."):
+                    etag = found["ETag"].strip('"')
+                    yield folder, _File(name, found["Size"], etag, found["LastModified"].timestamp())
+
+    def folders(self, path: str) -> list[tuple[str, list[_File]]]:
+        folders: dict[str, list[_File]] = {}
+        for folder, file in self._objects(path):
+            title_id, _, below = folder.partition("/")
+            if title_id and not title_id.startswith("."):
+                files = folders.setdefault(title_id, [])
+                if not below:
+                    files.append(file)
+        return sorted(folders.items())
+
+    def files(self, path: str) -> list[_File]:
+        return [file for folder, file in self._objects(path) if not folder]
+
+    def read(self, path: str, file: _File, limit: int) -> bytes:
+        # A sensor looks every few seconds: an unchanged title.json is not paid for again.
+        return _object_head(self.bucket, f"{self.prefix}{path}/{file.name}", file.version, limit)
+
+    def open(self, path: str) -> IO[bytes]:
+        return self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
+
+    def uri(self, path: str) -> str:
+        return f"s3://{self.bucket}/{self.prefix}{path}"
+
+
+@lru_cache(maxsize=20_000)
+def _object_head(bucket: str, key: str, etag: str, limit: int) -> bytes:
+    import boto3
+
+    return boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read(limit)
+
+
+class LandingZone(dg.ConfigurableResource):
+    """Where titles and labels are dropped: `uri` is a local folder or s3://bucket/prefix.
+
+    A local file modified within the last `settle_s` seconds may still be growing; its title waits.
+    """
+
+    uri: str
+    settle_s: float = 2.0
+
+    def look(self) -> Landing:
+        """List every title folder. Raises BadInput when the landing zone itself is not there."""
+        place = self._place()
+        landing = Landing()
+        for title_id, files in place.folders("titles"):
+            try:
+                landing.drops.append(self._drop(place, title_id, files))
+            except _Waiting as wait:
+                landing.waiting.append(Problem(title_id, str(wait)))
+            except BadInput as bad:
+                landing.problems.append(Problem(_printable(title_id), str(bad)))
+        return landing
+
+    def drop(self, title_id: str) -> Drop:
+        """Read one title again. Raises BadInput when it is not there, not complete, or cannot work."""
+        _require_title_id(title_id)
+        place = self._place()
+        try:
+            return self._drop(place, title_id, place.files(f"titles/{title_id}"))
+        except _Waiting as wait:
+            raise BadInput(str(wait)) from None
+
+    @contextmanager
+    def local(self, drop: Drop, name: str) -> Iterator[Path]:
+        """A local path to the drop's file `name`, valid inside the `with` block (on S3: a download, deleted after).
+
+        Raises BadInput when the name leaves the drop's folder or the file is gone.
+        """
+        place = self._place()
+        path = self._path(place, drop, name)
+        if isinstance(place, _Folder):
+            yield Path(place.uri(path))
+            return
+        # The name is kept out of the path (it is from outside), the extension helps people who look.
+        with tempfile.TemporaryDirectory(prefix="mediafm-") as folder:
+            target = Path(folder) / ("file" + re.sub(r"[^.A-Za-z0-9]", "", Path(name).suffix)[:16])
+            with place.open(path) as source, open(target, "wb") as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
+            yield target
+
+    def sha256(self, drop: Drop, name: str) -> str:
+        """SHA-256 (hex) of the drop's file `name`, read in pieces. Raises BadInput as `local` does."""
+        place = self._place()
+        digest = hashlib.sha256()
+        with place.open(self._path(place, drop, name)) as stream:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()
+
+    def label_files(self) -> dict[str, str]:
+        """task -> path or URI of its label file. Raises BadInput when a task has two files."""
+        place = self._place()
+        return {task: place.uri(f"labels/{file.name}") for task, file in self._label_files(place).items()}
+
+    def labels(self, task: str) -> "pl.DataFrame | None":
+        """The labelled clips of `task`, or None when nobody dropped any.
+
+        Columns: clip_id, title_id (strings), start_s, end_s (float64 seconds, 0 <= start_s < end_s), and by task
+        `labels` (list of strings), `score` (finite float64) or `label` (int32, 0 or 1).
+        Raises BadInput naming the file and the first bad line (in Parquet: row, counted from 1).
+        """
+        place = self._place()
+        file = self._label_files(place).get(task)
+        if file is None:
+            return None
+        if file.size > LABELS_LIMIT:
+            raise BadInput(f"{file.name} is larger than {LABELS_LIMIT >> 20} MiB, the limit for a label file")
+        with place.open(f"labels/{file.name}") as stream:
+            return _label_frame(task, file.name, stream.read())
+
+    def label_fingerprint(self, task: str) -> str | None:
+        """32 hex digits over the content of the task's label file, or None when there is none."""
+        place = self._place()
+        file = self._label_files(place).get(task)
+        if file is None:
+            return None
+        digest = hashlib.blake2b(file.name.encode(), digest_size=16)
+        with place.open(f"labels/{file.name}") as stream:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()
+
+    def _place(self) -> _Place:
+        return _Bucket(self.uri) if self.uri.startswith("s3://") else _Folder(Path(self.uri).expanduser())
+
+    def _path(self, place: _Place, drop: Drop, name: str) -> str:
+        _require_title_id(drop.title_id)
+        _require_inside(name, next((f for f in place.files(f"titles/{drop.title_id}") if f.name == name), None))
+        return f"titles/{drop.title_id}/{name}"
+
+    def _drop(self, place: _Place, title_id: str, files: list[_File]) -> Drop:
+        _require_title_id(title_id)
+        by_name = {file.name: file for file in files}
+        if "title.json" not in by_name:
+            raise _Waiting("there is no title.json yet; it completes the drop and is written last")
+        if place.settles:
+            newest = max(files, key=lambda file: file.modified)
+            # The absolute value: a clock that is ahead must not make a title wait for ever.
+            if abs(time.time() - newest.modified) < self.settle_s:
+                raise _Waiting(f"{newest.name} changed less than {self.settle_s:g} s ago and may still be growing")
+        title_json = by_name["title.json"]
+        _require_inside("title.json", title_json)
+        if title_json.size > TITLE_JSON_LIMIT:
+            raise BadInput(f"title.json is larger than {TITLE_JSON_LIMIT >> 10} KiB; it should hold metadata only")
+        said = _parse_title_json(place.read(f"titles/{title_id}", title_json, TITLE_JSON_LIMIT))
+
+        media = said["media"] if said["media"] is not None else _only_media(files)
+        _require_inside(media, by_name.get(media))
+        for file in files:
+            if _is_text(file.name):
+                _require_inside(file.name, file)
+        digest = hashlib.blake2b(digest_size=16)
+        for file in files:
+            digest.update(f"{file.name}\0{file.size}\0{file.version}\n".encode("utf-8", "surrogateescape"))
+        return Drop(
+            title_id=title_id,
+            **(said | {"media": media}),
+            media_uri=place.uri(f"titles/{title_id}/{media}"),
+            text_tracks=[_text_track(file.name, media) for file in files if _is_text(file.name)],
+            drop_fingerprint=digest.hexdigest(),
+            landed_at=datetime.fromtimestamp(title_json.modified, UTC),
+        )
+
+    def _label_files(self, place: _Place) -> dict[str, _File]:
+        found: dict[str, _File] = {}
+        for file in place.files("labels"):
+            task, extension = os.path.splitext(file.name)
+            if extension.lower() not in (".csv", ".jsonl", ".parquet"):
+                continue
+            if task not in LABEL_COLUMN:
+                log.warning("labels/%s is ignored: the tasks are %s", _printable(file.name), ", ".join(LABEL_COLUMN))
+                continue
+            if task in found:
+                raise BadInput(f"labels has both {found[task].name} and {file.name}; keep one file for a task")
+            _require_inside(file.name, file)
+            found[task] = file
+        return found
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _require_title_id(title_id: str) -> None:
+    if not TITLE_ID.fullmatch(title_id):
+        raise BadInput(
+            f"the folder name {_printable(title_id)!r} is not a title id; use 1 to 128 ASCII letters, digits, dots, "
+            "hyphens and underscores, beginning with a letter or digit"
+        )
+
+
+def _require_inside(name: str, file: _File | None) -> None:
+    if not name or name in (".", "..") or "/" in name or "\0" in name:
+        raise BadInput(f"{name!r} is not a plain file name; files must lie in the title's own folder")
+    if file is None:
+        raise BadInput(f"{_printable(name)} is not in the title's folder")
+    if file.link_out:
+        raise BadInput(f"{_printable(name)} is a link that leads out of the title's folder; copy the file instead")
+    if _printable(name) != name:
+        raise BadInput(f"the file name {_printable(name)!r} is not UTF-8; rename it")
+
+
+def _parse_title_json(data: bytes) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        said = json.loads(data.decode("utf-8-sig"), parse_constant=refuse)
+        # Lone surrogates are legal JSON and cannot be stored as text.
+        json.dumps(said, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise BadInput(f"title.json is not JSON in UTF-8 ({why}); correct the file") from None
+    if not isinstance(said, dict):
+        raise BadInput('title.json is not a JSON object; write {"title": "..."}')
+
+    def take(key: str, fits: Callable[[Any], bool], what: str, default: Any) -> Any:
+        value = said.pop(key, None)
+        if value is None:
+            return default
+        if not fits(value):
+            raise BadInput(f'the "{key}" of title.json is not {what}')
+        return value
+
+    def is_text(value: Any) -> bool:
+        return isinstance(value, str)
+
+    def is_texts(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+    title = take("title", is_text, "a text", None)
+    if title is None or not title.strip():
+        raise BadInput('title.json has no "title"; it is the one thing that it must say')
+    return {
+        "title": title,
+        "type": take("type", is_text, "a text", "movie"),
+        "synopsis": take("synopsis", is_text, "a text", ""),
+        "tags": take("tags", is_texts, "a list of texts", []),
+        "genres": take("genres", is_texts, "a list of texts", []),
+        "language": take("language", is_text, "a text", None),
+        "series_id": take("series_id", is_text, "a text", None),
+        "media": take("media", is_text, "a file name", None),
+        "extra": said,
+    }
+
+
+def _is_text(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in TEXT_FORMATS
+
+
+def _only_media(files: list[_File]) -> str:
+    candidates = [f.name for f in files if not _is_text(f.name) and not f.name.lower().endswith(".json")]
+    if len(candidates) > 1:
+        known = [name for name in candidates if os.path.splitext(name)[1].lower() in MEDIA_EXTENSIONS]
+        candidates = known or candidates
+    if not candidates:
+        raise BadInput("the folder has no media file; put the film beside title.json")
+    if len(candidates) > 1:
+        names = ", ".join(_printable(name) for name in candidates[:4])
+        raise BadInput(
+            f'the folder has several files that could be the film ({names}); name one as "media" in title.json'
+        )
+    return candidates[0]
+
+
+def _text_track(name: str, media: str) -> TextTrack:
+    """Read language and kind out of a name: film.en.srt, film.de.sdh.vtt, film.pt-BR.ttml, en.srt."""
+    stem, extension = os.path.splitext(name)
+    film = os.path.splitext(media)[0]
+    if stem.lower() == film.lower():
+        words = []
+    elif stem.lower().startswith(film.lower() + "."):
+        words = stem[len(film) + 1 :].split(".")
+    else:
+        words = stem.split(".")
+        words = words[1:] if len(words) > 1 else words
+    language = kind = None
+    for word in reversed(words):
+        if kind is None and _KIND.fullmatch(word):
+            kind = word.lower()
+        elif language is None and (parts := _LANGUAGE.fullmatch(word)):
+            primary, script, region, suffix = parts.groups(default="")
+            language = primary.lower() + script.title() + region.upper()
+            kind = kind or suffix.lower() or None
+        else:
+            break
+    return TextTrack(name, TEXT_FORMATS[extension.lower()], language, kind)
+
+
+def _label_frame(task: str, name: str, data: bytes) -> "pl.DataFrame":
+    import polars as pl
+
+    column = LABEL_COLUMN[task]
+    types: dict[str, Any] = {"labels": pl.List(pl.String), "score": pl.Float64, "label": pl.Int32}
+    schema: dict[str, Any] = {
+        "clip_id": pl.String,
+        "title_id": pl.String,
+        "start_s": pl.Float64,
+        "end_s": pl.Float64,
+        column: types[column],
+    }
+    rows: list[tuple[Any, ...]] = []
+    seen: dict[str, int] = {}
+    for number, said in _label_rows(name, data):
+        try:
+            row = _label_row(said, column)
+        except ValueError as error:
+            raise BadInput(f"{name}, line {number}: {error}") from None
+        if row[0] in seen:
+            raise BadInput(f"{name}, line {number}: clip_id {row[0]!r} is already in line {seen[row[0]]}")
+        seen[row[0]] = number
+        rows.append(row)
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _label_rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    kind = os.path.splitext(name)[1].lower()
+    if kind == ".parquet":
+        import polars as pl
+
+        try:
+            frame = pl.read_parquet(io.BytesIO(data))
+        except Exception as error:  # polars raises several unrelated types, and panics, on a damaged file
+            raise BadInput(f"{name} cannot be read as Parquet ({type(error).__name__}); write it again") from None
+        for number, said in enumerate(frame.iter_rows(named=True), 1):
+            yield number, said
+        return
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"{name}, line {line}: the text is not UTF-8; save the file as UTF-8") from None
+    if kind == ".csv":
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        try:
+            for said in reader:
+                yield reader.line_num, {key: value for key, value in said.items() if key is not None}
+        except csv.Error as error:
+            raise BadInput(f"{name}, line {reader.line_num}: this is not CSV ({error})") from None
+        return
+    for number, line in enumerate(io.StringIO(text), 1):
+        if line.strip():
+            try:
+                said = json.loads(line)
+            except (ValueError, RecursionError):
+                raise BadInput(f"{name}, line {number}: this is not JSON") from None
+            if not isinstance(said, dict):
+                raise BadInput(f"{name}, line {number}: this is not a JSON object")
+            yield number, said
+
+
+def _label_row(said: dict[str, Any], column: str) -> tuple[Any, ...]:
+    """One checked row; ValueError says what is wrong with it."""
+    clip_id, title_id = said.get("clip_id"), said.get("title_id")
+    if not isinstance(clip_id, str) or not 0 < len(clip_id) <= 256:
+        raise ValueError("clip_id must be a text of 1 to 256 characters")
+    clip_id.encode()
+    if not isinstance(title_id, str) or not TITLE_ID.fullmatch(title_id):
+        raise ValueError(f"title_id {str(title_id)[:140]!r} is not a legal title id")
+    start_s, end_s = _number(said, "start_s"), _number(said, "end_s")
+    if not 0 <= start_s < end_s:
+        raise ValueError(f"start_s {start_s:g} and end_s {end_s:g} are not 0 <= start_s < end_s")
+    value: Any
+    if column == "labels":
+        value = _label_list(said.get("labels"))
+    else:
+        value = _number(said, column)
+        if column == "label":
+            if value not in (0, 1):
+                raise ValueError(f"label is {value:g}; it must be 0 or 1")
+            value = int(value)
+    return clip_id, title_id, start_s, end_s, value
+
+
+def _number(said: dict[str, Any], key: str) -> float:
+    try:
+        number = float(said[key])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ValueError(f"{key} must be a number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{key} is not finite")
+    return number
+
+
+def _label_list(said: Any) -> list[str]:
+    """A list of labels; in CSV a JSON list or labels between semicolons."""
+    if isinstance(said, str):
+        if said.lstrip().startswith("["):
+            try:
+                said = json.loads(said)
+            except (ValueError, RecursionError):
+                raise ValueError("labels begins with [ and is not a JSON list") from None
+        else:
+            said = [label for label in (part.strip() for part in said.split(";")) if label]
+    if not isinstance(said, list) or not all(isinstance(label, str) and 0 < len(label) <= 256 for label in said):
+        raise ValueError("labels must be a list of texts of 1 to 256 characters (in CSV: a JSON list, or a;b;c)")
+    if len(said) > 1000:
+        raise ValueError("labels has more than 1000 entries")
+    "".join(said).encode()
+    return list(dict.fromkeys(said))
