@@ -160,9 +160,14 @@ def _distance(have: str, want: str) -> int:
 
 def _kind_rank(kind: str | None) -> int:
     kind = (kind or "").lower()
-    ranks = {"": 0, "subtitles": 0, "sdh": 1, "cc": 1, "hi": 1, "captions": 1}
-    last = {"forced": 3, "commentary": 4, "ad": 5, "description": 5, "descriptions": 5}
-    return ranks.get(kind, last.get(kind, 2))
+    ranks = {
+        **dict.fromkeys(("", "full", "dialog", "dialogue", "subtitle", "subtitles"), 0),
+        **dict.fromkeys(("sdh", "cc", "hi", "caption", "captions"), 1),
+        **dict.fromkeys(("forced", "lyrics"), 3),
+        **dict.fromkeys(("commentary",), 4),
+        **dict.fromkeys(("ad", "description", "descriptions"), 5),
+    }
+    return ranks.get(kind, 2)
 
 
 def _normal_space(text: str) -> str:
