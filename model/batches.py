@@ -1,0 +1,197 @@
+"""Batches: which windows of which titles a step sees, and their vectors, masked.
+
+The order is a pure function of (seed, step, row): the stream of rows runs through one permutation of all windows
+after the other, and step s takes rows s*B ... (s+1)*B - 1 of it. A step's rows are shared out among the ranks by
+cost, and each rank's share is cut into microbatches of bounded size; neither changes what the step computes.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.config import Config
+from model.encoder import Packing
+from model.fusion import FUSED_DIM, MODALITIES
+from model.masking import ORDER, SPLIT, Mask, permutation, training_mask
+from model.store import Entry, Store
+from model.windows import windows
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sequence: shots [start, stop) of a title."""
+
+    title: Entry
+    start: int
+    stop: int
+
+    @property
+    def shots(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sequences of S shots together, m of them masked."""
+
+    shots: Tensor  # (S, 2304) float16; blocks of singly masked modalities are zero
+    global_embeddings: Tensor  # (B, g) float32; zeros where [GLOBAL] is dropped
+    packing: Packing
+    masked: Tensor  # (m,) indices into the S shots, those hidden whole
+    targets: Tensor  # (m, 2304) float16, the vectors of the masked shots
+    partly_masked: Tensor  # (p,) indices of the shots that lack one modality; empty but for modality-wise masking
+    hidden_modality: Tensor  # (p,) which one
+    partial_targets: Tensor  # (p, 2304) float16, their whole vectors
+
+    def to(self, device: torch.device) -> "Batch":
+        if device.type == "cpu":
+            return self
+
+        def there(part: Any) -> Any:
+            return part.pin_memory().to(device, non_blocking=True) if isinstance(part, Tensor) else part
+
+        packing = Packing(**{name: there(part) for name, part in vars(self.packing).items()})
+        return Batch(**{name: there(part) for name, part in vars(self).items()} | {"packing": packing})
+
+
+def windows_of(titles: Iterable[Entry], config: Config) -> list[Window]:
+    """Every window of the titles, in the order of their ids."""
+    return [
+        Window(title, start, stop)
+        for title in sorted(titles, key=lambda title: title.title_id)
+        for start, stop in windows(title.shots, config.max_shots, config.stride)
+    ]
+
+
+def split(store: Store, config: Config) -> tuple[list[Entry], list[Entry]]:
+    """Titles to train on and to validate on, never a series in both; none to validate on when there are too few groups.
+
+    A group is a series, or a title without one. The validation groups are the first validation_share of a
+    permutation that depends on the seed and the set of groups only.
+    """
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    for title in store.entries:
+        groups.setdefault(("series", title.series_id) if title.series_id else ("title", title.title_id), []).append(
+            title
+        )
+    if len(groups) < config.minimum_groups:
+        return list(store.entries), []
+    order = [sorted(groups)[i] for i in permutation(len(groups), config.seed, SPLIT, 0, 0)]
+    held_out = max(1, round(config.validation_share * len(groups)))
+    return (
+        [title for group in order[held_out:] for title in groups[group]],
+        [title for group in order[:held_out] for title in groups[group]],
+    )
+
+
+class Order:
+    """Which window each row of each step is."""
+
+    def __init__(self, count: int, config: Config) -> None:
+        self.count = count
+        self.config = config
+        self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    def rows(self, step: int) -> list[int]:
+        """The batch_sequences window indices of a step, row by row."""
+        first = step * self.config.batch_sequences
+        rows = []
+        for position in range(first, first + self.config.batch_sequences):
+            epoch, place = divmod(position, self.count)
+            if self._epoch[0] != epoch:
+                self._epoch = (epoch, permutation(self.count, self.config.seed, ORDER, epoch, 0))
+            rows.append(int(self._epoch[1][place]))
+        return rows
+
+
+def share_of_rank(lengths: list[int], rank: int, ranks: int) -> list[int]:
+    """Which rows of a step are this rank's: rows by falling length, each to the rank with the fewest shots so far."""
+    loads = [0] * ranks
+    mine = []
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        lightest = min(range(ranks), key=lambda r: (loads[r], r))
+        loads[lightest] += lengths[row]
+        if lightest == rank:
+            mine.append(row)
+    return sorted(mine)
+
+
+def microbatches(lengths: list[int], rows: list[int], most: int) -> list[list[int]]:
+    """The rows in consecutive groups of at most `most` shots, or of one row."""
+    groups: list[list[int]] = []
+    load = 0
+    for row in rows:
+        if not groups or load + lengths[row] > most:
+            groups.append([])
+            load = 0
+        groups[-1].append(row)
+        load += lengths[row]
+    return groups
+
+
+def gather(store: Store, sequences: list[tuple[Window, Mask]]) -> Batch:
+    """Reads the windows' vectors and applies their masks."""
+    lengths = [window.shots for window, _ in sequences]
+    shots = torch.empty(sum(lengths), FUSED_DIM, dtype=torch.float16)
+    rows = shots.numpy()
+    global_embeddings = np.zeros((len(sequences), store.global_dim), dtype=np.float32)
+    whole, partly, modalities = [], [], []
+    first = 0
+    for row, (window, mask) in enumerate(sequences):
+        store.read(window.title, window.start, window.stop, out=rows[first : first + window.shots])
+        if mask.keep_global:
+            global_embeddings[row] = store.global_embedding(window.title)
+        whole.append(first + mask.positions[mask.modality < 0])
+        partly.append(first + mask.positions[mask.modality >= 0])
+        modalities.append(mask.modality[mask.modality >= 0])
+        first += window.shots
+    masked, partly_masked, hidden_modality = (torch.from_numpy(np.concatenate(x)) for x in (whole, partly, modalities))
+    targets, partial_targets = shots[masked], shots[partly_masked]
+    by_modality = shots.unflatten(1, (len(MODALITIES), -1))
+    # A modality that a shot does not have cannot be hidden; video is always there.
+    absent = (by_modality[partly_masked, hidden_modality] == 0).all(dim=1)
+    hidden_modality = torch.where(absent, 0, hidden_modality)
+    by_modality[partly_masked, hidden_modality] = 0
+    return Batch(
+        shots=shots,
+        global_embeddings=torch.from_numpy(global_embeddings),
+        packing=Packing.of(lengths),
+        masked=masked,
+        targets=targets,
+        partly_masked=partly_masked,
+        hidden_modality=hidden_modality,
+        partial_targets=partial_targets,
+    )
+
+
+def training_batches(
+    store: Store, train: list[Window], config: Config, first_step: int, rank: int = 0, ranks: int = 1
+) -> Iterator[tuple[int, int, list[Batch]]]:
+    """From step first_step on, without end: (step, masked shots of the whole step, this rank's microbatches).
+
+    One step is read ahead in a thread: copying from the page cache runs outside Python's lock.
+    """
+    order = Order(len(train), config)
+
+    def read(step: int) -> tuple[int, int, list[Batch]]:
+        rows = [train[index] for index in order.rows(step)]
+        lengths = [window.shots for window in rows]
+        masks = [training_mask(config, n, step, row) for row, n in enumerate(lengths)]
+        mine = share_of_rank(lengths, rank, ranks)
+        groups = microbatches(lengths, mine, config.microbatch_shots)
+        batches = [gather(store, [(rows[row], masks[row]) for row in group]) for group in groups]
+        return step, sum(len(mask.positions) for mask in masks), batches
+
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(read, first_step)
+        step = first_step
+        while True:
+            ready = coming.result()
+            step += 1
+            coming = ahead.submit(read, step)
+            yield ready

@@ -1,0 +1,142 @@
+"""The configuration: one frozen dataclass for the encoder and its training.
+
+A configuration is written beside every encoder and inside every checkpoint; a run resumes only under an equal one.
+Fields that depart from the published recipe are options whose defaults follow it, except where a comment says why
+not.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from model.fusion import FUSED_DIM, MODALITIES, MODALITY_DIM
+
+
+@dataclass(frozen=True)
+class Config:
+    # ---- the encoder -------------------------------------------------------------------------------------------------
+    layers: int = 12
+    hidden: int = 768
+    heads: int = 12
+    mlp_ratio: int = 4
+    global_dim: int = 3072  # width of the title embedding behind [GLOBAL]
+    max_shots: int = 512  # longest sequence
+    stride: int = 256  # of the windows over longer titles
+    # The publication says "positional embeddings" and no more. Rotary won the measurement on long titles
+    # (docs/decisions.md).
+    positions: Literal["learned", "sinusoidal", "rotary"] = "rotary"
+
+    # ---- masked shot modelling ---------------------------------------------------------------------------------------
+    mask_ratio: float = 0.2  # exactly round(mask_ratio * n) shots of n, at least one
+    mask_ratio_end: float | None = None  # the ratio moves linearly to this one during training; None: it stays
+    mask_span: int = 1  # shots masked in a row; 1: each on its own
+    modality_masking: float = 0.0  # share of masked shots that lose one modality instead of all three
+    global_dropout: float = 0.0  # share of sequences whose title embedding is replaced by zeros
+    loss: Literal["cosine", "mse"] = "cosine"
+
+    # ---- optimisation ------------------------------------------------------------------------------------------------
+    optimizer: Literal["muon", "adamw"] = "muon"  # of the hidden matrices; the rest is always AdamW's
+    muon_lr: float = 0.01  # scaled per matrix by 0.2 * sqrt(max(rows, columns)), "match_rms_adamw"
+    muon_momentum: float = 0.95
+    adamw_lr: float = 1e-3
+    adamw_betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    schedule: Literal["cosine", "trapezoid"] = "trapezoid"
+    warmup_steps: int = 100
+    decay_share: float = 0.3  # trapezoid: the last share of the steps, over which the rate falls to zero
+    clip_norm: float = 1.0  # of the whole gradient; 0 switches clipping off
+    ema_decay: float = 0.0  # of an average of the weights that is validated and exported instead; 0: none
+
+    # ---- the run -----------------------------------------------------------------------------------------------------
+    seed: int = 0
+    batch_sequences: int = 32  # per optimiser step, over all ranks
+    microbatch_shots: int = 16384  # at most this many shots go through the encoder at once (one sequence always may)
+    max_steps: int = 100_000
+    evaluate_every: int = 500  # steps; a checkpoint is saved at the same moments
+    patience: int = 10  # evaluations without a better validation loss before the run stops
+    log_every: int = 20  # steps
+    validation_share: float = 0.1  # of the groups (series, else titles), at least one
+    validation_windows: int = 512  # at most this many windows are evaluated
+    minimum_groups: int = 5  # fewer cannot be split: the run then takes fixed_steps and validates nothing
+    fixed_steps: int = 200
+    keep_checkpoints: int = 2  # besides the best one
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor has matrix units for it
+    compile: bool = False  # torch.compile; pays on long runs only (docs/benchmarks.md)
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in (
+            "layers", "hidden", "heads", "mlp_ratio", "global_dim", "max_shots", "stride", "mask_span",
+            "batch_sequences", "microbatch_shots", "max_steps", "evaluate_every", "patience", "log_every",
+            "validation_windows", "minimum_groups", "fixed_steps", "keep_checkpoints",
+        ):  # fmt: skip
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                problems.append(f"{name} must be a whole number of at least 1")
+        for field in dataclasses.fields(self):
+            allowed = getattr(field.type, "__args__", ())
+            if getattr(field.type, "__origin__", None) is Literal and getattr(self, field.name) not in allowed:
+                problems.append(f"{field.name} must be one of {', '.join(allowed)}")
+        for name in ("mask_ratio", "validation_share", "decay_share"):
+            if not 0 < getattr(self, name) < 1:
+                problems.append(f"{name} must lie between 0 and 1")
+        if self.mask_ratio_end is not None and not 0 < self.mask_ratio_end < 1:
+            problems.append("mask_ratio_end must lie between 0 and 1")
+        for name in ("modality_masking", "global_dropout", "ema_decay", "muon_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                problems.append(f"{name} must be at least 0 and below 1")
+        for name in ("muon_lr", "adamw_lr"):
+            if not getattr(self, name) > 0:
+                problems.append(f"{name} must be above 0")
+        for name in ("weight_decay", "clip_norm", "warmup_steps", "seed"):
+            if not getattr(self, name) >= 0:
+                problems.append(f"{name} must not be negative")
+        if not problems and self.hidden % (2 * self.heads):
+            problems.append("hidden must be a multiple of twice the heads")
+        if not problems and self.stride > self.max_shots:
+            problems.append("stride must not exceed max_shots, or shots between windows would be skipped")
+        if self.minimum_groups < 2:
+            problems.append("minimum_groups must be at least 2: a validation group must leave something to train on")
+        if problems:
+            raise ValueError("The configuration cannot be used: " + "; ".join(problems) + ".")
+
+    @property
+    def fused_dim(self) -> int:
+        return FUSED_DIM
+
+    @property
+    def blocks(self) -> dict[str, slice]:
+        """Where each modality sits in a fused vector."""
+        return {name: slice(i * MODALITY_DIM, (i + 1) * MODALITY_DIM) for i, name in enumerate(MODALITIES)}
+
+    @classmethod
+    def reference(cls) -> "Config":
+        """12 layers, 768 wide, a 3072-d title embedding: the published size as far as it was published."""
+        return cls()
+
+    @classmethod
+    def embedded(cls) -> "Config":
+        """4 layers, 256 wide, a 768-d title embedding: for a laptop's CPU and catalogues from a handful of titles."""
+        return cls(
+            layers=4, hidden=256, heads=4, global_dim=MODALITY_DIM, batch_sequences=16, max_steps=2000,
+            evaluate_every=25, warmup_steps=20, log_every=5, patience=6,
+        )  # fmt: skip
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """Raises ValueError when text is not JSON, names an unknown field or holds a value out of range."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"The configuration is not JSON: {error}.") from None
+        if not isinstance(values, dict):
+            raise ValueError("The configuration must be a JSON object.")
+        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(f"The configuration has unknown fields: {', '.join(unknown)}.")
+        if "adamw_betas" in values:
+            values["adamw_betas"] = tuple(values["adamw_betas"])
+        return cls(**values)

@@ -1,0 +1,229 @@
+"""The encoder: a BERT-like transformer over a title's shots.
+
+    fused vectors (2304) ─ input projection ─┐   masked shots become [MASK]
+    title embedding ─ global projection ─────┼─> [CLS] [GLOBAL] shot shot shot … ─> blocks ─> norm ─> output
+    learnable [CLS] ─────────────────────────┘                                                   projection (2304)
+
+Sequences of unequal length are packed: the tokens of all sequences lie one after the other in one (tokens, hidden)
+tensor, without padding, so every linear layer and norm costs exactly the real tokens, and only attention looks at
+where a sequence begins and ends. Weights are float32 and are cast to the activations' type where they are used
+(bf16 in training, where the processor has it). Pre-norm blocks, GELU, biases; no dropout: a mask drawn anew at
+every step regularises already.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import Config
+
+SPECIAL_TOKENS = 2  # [CLS] and [GLOBAL], in front of the shots
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the tokens of B sequences of S shots together lie; T = S + 2 B tokens."""
+
+    lengths: tuple[int, ...]  # B numbers of tokens, [CLS] and [GLOBAL] included
+    order: Tensor  # (T,) each token's row in the concatenation of B [CLS], B [GLOBAL] and S shots
+    shot_tokens: Tensor  # (S,) each shot's token
+    places: Tensor  # (T,) each token's place in its own sequence
+    starts: Tensor  # (B + 1,) int32, the first token of each sequence, and T
+
+    @classmethod
+    def of(cls, shots_per_sequence: list[int], device: torch.device | None = None) -> "Packing":
+        count = len(shots_per_sequence)
+        order, places, starts = [], [], [0]
+        first_shot = 2 * count
+        for row, n in enumerate(shots_per_sequence):
+            order += [torch.tensor([row, count + row]), torch.arange(first_shot, first_shot + n)]
+            places.append(torch.arange(n + SPECIAL_TOKENS))
+            starts.append(starts[-1] + n + SPECIAL_TOKENS)
+            first_shot += n
+        flat_order, flat_places = torch.cat(order), torch.cat(places)
+        return cls(
+            lengths=tuple(n + SPECIAL_TOKENS for n in shots_per_sequence),
+            order=flat_order.to(device),
+            shot_tokens=torch.nonzero(flat_places >= SPECIAL_TOKENS)[:, 0].to(device),
+            places=flat_places.to(device),
+            starts=torch.tensor(starts, dtype=torch.int32, device=device),
+        )
+
+
+class Linear(nn.Linear):
+    """A linear layer whose float32 weights are cast to the type of what comes in: (..., in) -> (..., out)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+class Norm(nn.LayerNorm):
+    """Layer norm whose float32 weights are cast to the type of what comes in: (..., hidden) -> (..., hidden)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class Positions(nn.Module):
+    """Absolute positions, added to the tokens: learned as in BERT, or learned from a sinusoidal start (Vaswani et
+    al. 2017).
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        length = config.max_shots + SPECIAL_TOKENS
+        if config.positions == "sinusoidal":
+            angles = torch.arange(length)[:, None] * frequencies(config.hidden)  # (length, hidden / 2)
+            self.table = nn.Parameter(torch.cat([angles.sin(), angles.cos()], dim=1))
+        else:
+            self.table = nn.Parameter(0.02 * torch.randn(length, config.hidden))
+
+    def forward(self, x: Tensor, places: Tensor) -> Tensor:
+        """x: (T, hidden), places: (T,) -> (T, hidden)"""
+        return x + self.table[places].to(x.dtype)
+
+
+def frequencies(width: int) -> Tensor:
+    """(width / 2,) angular frequencies per position, from 1 down to 1/10000 (Vaswani et al. 2017, 3.5)."""
+    return 10_000.0 ** -(torch.arange(0, width, 2) / width)
+
+
+def rotations(places: Tensor, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, 1, width / 2) that turn queries and keys by their places (rotary positions, Su et al.
+    2021).
+    """
+    angles = places[:, None, None].float() * frequencies(width).to(places.device)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """x: (T, heads, width), turn: cosines and sines (T, 1, width / 2) -> (T, heads, width)"""
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = turn
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
+    """Softmax attention of every token to the tokens of its own sequence. q, k, v: (T, heads, width) -> (T, heads,
+    width)
+    """
+    if q.is_cuda and q.dtype != torch.float32:
+        from torch.nn.attention.varlen import varlen_attn
+
+        longest = max(packing.lengths)
+        out = varlen_attn(q, k, v, packing.starts, packing.starts, longest, longest)
+        assert isinstance(out, Tensor)  # a tuple only where auxiliary results are asked for
+        return out
+    sequences = []
+    for qs, ks, vs in zip(*(x.transpose(0, 1).split(packing.lengths, dim=1) for x in (q, k, v)), strict=True):
+        sequences.append(F.scaled_dot_product_attention(qs[None], ks[None], vs[None])[0])  # (heads, length, width)
+    return torch.cat(sequences, dim=1).transpose(0, 1)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + MLP(norm(x))."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self.heads = config.heads
+        self.attention_norm = Norm(hidden)
+        self.query = Linear(hidden, hidden)
+        self.key = Linear(hidden, hidden)
+        self.value = Linear(hidden, hidden)
+        self.out = Linear(hidden, hidden)
+        self.mlp_norm = Norm(hidden)
+        self.up = Linear(hidden, config.mlp_ratio * hidden)
+        self.down = Linear(config.mlp_ratio * hidden, hidden)
+
+    def forward(self, x: Tensor, packing: Packing, turn: tuple[Tensor, Tensor] | None) -> Tensor:
+        """x: (T, hidden) -> (T, hidden); turn: the rotary cosines and sines, or None"""
+        y = self.attention_norm(x)
+        q, k, v = (layer(y).unflatten(-1, (self.heads, -1)) for layer in (self.query, self.key, self.value))
+        if turn is not None:
+            q, k = rotate(q, turn), rotate(k, turn)
+        x = x + self.out(attend(q, k, v, packing).flatten(1))
+        return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
+
+
+class Encoder(nn.Module):
+    """The MediaFM encoder, "architecturally similar to BERT" (Saluja et al. 2026, Model Architecture and Training
+    Objective).
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        hidden = config.hidden
+        self.input_projection = Linear(config.fused_dim, hidden)
+        self.global_projection = Linear(config.global_dim, hidden)
+        self.cls = nn.Parameter(torch.zeros(hidden))
+        self.mask = nn.Parameter(torch.zeros(hidden))
+        if config.modality_masking > 0:
+            self.modality_masks = nn.Parameter(torch.zeros(len(config.blocks), hidden))
+        self.positions = None if config.positions == "rotary" else Positions(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = Norm(hidden)
+        self.output_projection = Linear(hidden, config.fused_dim)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """N(0, 0.02) as BERT; projections of unit vectors N(0, 1/width) after scaling, so that tokens start at unit
+        variance; matrices that write to the residual stream smaller by sqrt(2 layers) (Radford et al. 2019, 2.3).
+        """
+        for name, parameter in self.named_parameters():
+            if name.endswith(("out.weight", "down.weight")):
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.layers))
+            elif name in ("input_projection.weight", "global_projection.weight"):
+                nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+            elif parameter.ndim == 2 and name != "positions.table":
+                nn.init.normal_(parameter, std=0.02)
+            elif name in ("cls", "mask"):
+                nn.init.normal_(parameter)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(
+        self,
+        shots: Tensor,
+        global_embeddings: Tensor,
+        packing: Packing,
+        masked: Tensor | None = None,
+        partly_masked: tuple[Tensor, Tensor] | None = None,
+        layer: int | None = None,
+    ) -> Tensor:
+        """Contextual states of the shots of B packed sequences.
+
+        shots: (S, 2304) unit norm, in the activations' type. global_embeddings: (B, g).
+        masked: (m,) indices into the S shots that [MASK] replaces. partly_masked: (p,) indices of shots that lack one
+        modality (its block is zero in `shots`) and (p,) which one.
+        layer: 0 for the tokens before the first block, k for the residual stream after block k; the last one (and
+        None) is the final norm's output, which the output projection reads.
+        Returns (S, hidden).
+        """
+        x = self.input_projection(shots * self.config.fused_dim**0.5)
+        if masked is not None:
+            x = x.index_copy(0, masked, self.mask.to(x.dtype).expand(len(masked), -1))
+        if partly_masked is not None:
+            x = x.index_add(0, partly_masked[0], self.modality_masks[partly_masked[1]].to(x.dtype))
+        title = self.global_projection(global_embeddings * self.config.global_dim**0.5)
+        cls = self.cls.to(x.dtype).expand(len(title), -1)
+        x = torch.cat([cls, title, x])[packing.order]  # (T, hidden)
+        turn = None
+        if self.positions is not None:
+            x = self.positions(x, packing.places)
+        else:
+            turn = rotations(packing.places, self.config.hidden // self.config.heads, x.dtype)
+        last = self.config.layers if layer is None else layer
+        for block in self.blocks[:last]:
+            x = block(x, packing, turn)
+        if last == self.config.layers:
+            x = self.norm(x)
+        return x[packing.shot_tokens]
+
+    def predict(self, states: Tensor) -> Tensor:
+        """The fused vectors that states foretell. states: (m, hidden) -> (m, 2304), not normed"""
+        return self.output_projection(states)

@@ -1,0 +1,88 @@
+"""Masking: which shots the encoder must predict.
+
+Every random choice of a training run is a pure function of (seed, step, row), drawn from Philox, a counter-based
+generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): row r of step s has the same mask
+whatever was drawn before it, on whichever rank, in whichever process. So there is no generator state to save, and a
+resumed run is the uninterrupted one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import Config
+
+MASKS, MODALITY_MASKS, GLOBAL_DROPOUT, ORDER, SPLIT, INITIAL_WEIGHTS = range(6)  # one independent stream per purpose
+
+
+def random_words(count: int, seed: int, purpose: int, step: int, row: int) -> NDArray[np.uint64]:
+    """count raw 64-bit words of the stream (seed, purpose), at counter (step, row)."""
+    # Philox-4x64 counts in its lowest word, which leaves the upper ones as coordinates.
+    return np.random.Philox(key=[seed, purpose], counter=[0, row, step, 0]).random_raw(count)
+
+
+def permutation(n: int, seed: int, purpose: int, step: int, row: int) -> NDArray[np.int64]:
+    """A uniform permutation of range(n): (n,)."""
+    return np.argsort(random_words(n, seed, purpose, step, row), kind="stable")
+
+
+def uniforms(count: int, seed: int, purpose: int, step: int, row: int) -> NDArray[np.float64]:
+    """count numbers in [0, 1)."""
+    return (random_words(count, seed, purpose, step, row) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What is hidden in a sequence of n shots. [CLS] and [GLOBAL] are not shots and never masked."""
+
+    positions: NDArray[np.int64]  # (m,) ascending, in [0, n)
+    modality: NDArray[np.int64]  # (m,) the one hidden modality (0 video, 1 audio, 2 text), -1: the whole shot
+    keep_global: bool
+
+
+def masked_count(n: int, ratio: float) -> int:
+    """How many of n shots are masked: round(ratio * n), at least one."""
+    return max(1, round(ratio * n))
+
+
+def mask_ratio(config: Config, step: int) -> float:
+    if config.mask_ratio_end is None:
+        return config.mask_ratio
+    return config.mask_ratio + (config.mask_ratio_end - config.mask_ratio) * min(1.0, step / config.max_steps)
+
+
+def training_mask(config: Config, n: int, step: int, row: int) -> Mask:
+    """The mask of row `row` of training step `step`, a sequence of n shots."""
+    m = masked_count(n, mask_ratio(config, step))
+    order = permutation(n, config.seed, MASKS, step, row)
+    positions = np.sort(order[:m] if config.mask_span == 1 else spans(order, m, config.mask_span))
+    modality = np.full(m, -1)
+    if config.modality_masking > 0:
+        draws = uniforms(2 * m, config.seed, MODALITY_MASKS, step, row)
+        modality = np.where(draws[:m] < config.modality_masking, (draws[m:] * 3).astype(np.int64), -1)
+    dropped = config.global_dropout > 0 and (
+        uniforms(1, config.seed, GLOBAL_DROPOUT, step, row)[0] < config.global_dropout
+    )
+    return Mask(positions, modality, keep_global=not dropped)
+
+
+def validation_mask(config: Config, n: int, row: int) -> Mask:
+    """The mask of validation window `row`: the published one, whole shots on their own, the same at every
+    validation.
+    """
+    # Steps count from 0, so this counter is never one of training's.
+    order = permutation(n, config.seed, MASKS, 2**63, row)
+    m = masked_count(n, config.mask_ratio)
+    return Mask(np.sort(order[:m]), np.full(m, -1), keep_global=True)
+
+
+def spans(order: NDArray[np.int64], m: int, span: int) -> NDArray[np.int64]:
+    """Exactly m distinct positions, in runs of `span` that start at the positions of `order`, in that order."""
+    chosen: dict[int, None] = {}
+    for start in order.tolist():
+        for position in range(start, min(start + span, len(order))):
+            chosen[position] = None
+            if len(chosen) == m:
+                return np.array(list(chosen))
+    raise AssertionError("order holds every position, so m <= len(order) are always found")

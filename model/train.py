@@ -1,0 +1,504 @@
+"""Training: masked shot modelling over a store of fused vectors.
+
+    python -m model.train --config cfg.json --data STORE --out RUN [--init EXPORT]
+    torchrun --nproc-per-node N -m model.train ...        the same on N processes, with the same losses
+
+RUN then holds export/ (the best weights), metrics.json, training.jsonl (one object per report) and checkpoints/.
+Started again on the same RUN it goes on where it was, to the bit; a finished run does nothing. SIGTERM saves a
+checkpoint and exits with 143.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from model.batches import Batch, split, training_batches, windows_of
+from model.checkpoint import (
+    ARCHITECTURE,
+    Checkpoints,
+    Progress,
+    export,
+    load_weights,
+    read_export,
+    restore_training_state,
+    training_state,
+    write_atomically,
+)
+from model.config import Config
+from model.encoder import Encoder
+from model.masking import INITIAL_WEIGHTS, random_words
+from model.metrics import Validation, by_modality, warning
+from model.optim import clip_gradients, learning_rate_factor, optimizers, set_learning_rates
+from model.store import Store
+
+TERMINATED = 128 + signal.SIGTERM  # exit status of a run that was stopped and can go on
+
+
+class MaskedShotModelling(nn.Module):
+    """The objective: predict masked shots, minimise the cosine distance to what they were (Saluja et al. 2026)."""
+
+    def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dtype = dtype  # of activations
+
+    def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Predictions at shots masked whole (m, 2304) and at those that lack one modality (p, 2304)."""
+        partly = batch.partly_masked, batch.hidden_modality
+        states = self.encoder(
+            batch.shots.to(self.dtype),
+            batch.global_embeddings.to(self.dtype),
+            batch.packing,
+            batch.masked,
+            partly if self.encoder.config.modality_masking > 0 else None,
+        )
+        # Only masked positions go through the output projection.
+        predictions = self.encoder.predict(states[torch.cat([batch.masked, batch.partly_masked])])
+        whole, part = predictions.split([len(batch.masked), len(batch.partly_masked)])
+        return whole, part
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sums over the batch's masked shots of the loss and of the cosine, both scalars."""
+        whole, part = (x.float() for x in self.predict(batch))
+        targets, part_targets = batch.targets.float(), batch.partial_targets.float()
+        rows = torch.arange(len(part), device=part.device)
+        # Where one modality was hidden only that block is judged: the rest was there to be copied.
+        part = by_modality(part)[rows, batch.hidden_modality]
+        part_targets = by_modality(part_targets)[rows, batch.hidden_modality]
+        cosine = (
+            torch.cosine_similarity(whole, targets, dim=1).sum()
+            + torch.cosine_similarity(part, part_targets, dim=1).sum()
+        )
+        if self.encoder.config.loss == "mse":
+            return (whole - targets).square().sum() + (part - part_targets).square().sum(), cosine
+        return len(whole) + len(part) - cosine, cosine
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where this process computes."""
+
+    device: torch.device
+    rank: int = 0
+    ranks: int = 1
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the processor multiplies bf16 matrices in units made for it (CUDA; AMX)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+class Run:
+    """One training run; its state is what a checkpoint holds."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        out: Path,
+        init: Path | None = None,
+        place: Place | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """Raises ValueError when configuration, store, initial weights and the folder's checkpoints do not fit
+        together.
+        """
+        self.config, self.store, self.out, self.say = config, store, out, say
+        self.place = place or Place(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        if store.global_dim != config.global_dim:
+            raise ValueError(
+                f"The store's global embeddings have {store.global_dim} numbers, and the configuration says "
+                f"{config.global_dim}."
+            )
+        if config.batch_sequences < self.place.ranks:
+            raise ValueError(
+                f"batch_sequences is {config.batch_sequences}, fewer than the {self.place.ranks} ranks to share them."
+            )
+        train, held_out = split(store, config)
+        self.train = windows_of(train, config)
+        self.held_out = windows_of(held_out, config)
+        self.last_step = config.max_steps if held_out else config.fixed_steps
+        self.dtype = {
+            "bf16": torch.bfloat16,
+            "fp32": torch.float32,
+            "auto": torch.bfloat16 if has_fast_bf16(self.place.device) else torch.float32,
+        }[config.precision]
+
+        # The one use of torch's generator, which is left as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(random_words(1, config.seed, INITIAL_WEIGHTS, 0, 0)[0] >> 1))
+            encoder = Encoder(config)
+        data = store.fingerprint
+        if init is not None:
+            data += ":" + initialise_from(encoder, config, init)
+        self.encoder = encoder.to(self.place.device)
+        self.optimizers = optimizers(self.encoder, config)
+        self.average = (
+            {name: p.detach().clone() for name, p in self.encoder.named_parameters()} if config.ema_decay > 0 else None
+        )
+        self.progress = Progress()
+        self.checkpoints = Checkpoints(out / "checkpoints", config, data)
+        found = self.checkpoints.latest()
+        if found is not None:
+            tensors, self.progress, damaged = found
+            restore_training_state(tensors, self.encoder, self.optimizers, self.average)
+            for sentence in damaged:
+                say(sentence)
+            say(f"Going on from step {self.progress.step}.")
+        self.objective = MaskedShotModelling(self.encoder, self.dtype)
+        self.terminated = False
+
+    @property
+    def reports(self) -> bool:
+        return self.place.rank == 0
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def fit(self) -> bool:
+        """Trains to the end. Returns False when it was terminated before; the state is saved then."""
+        config, progress = self.config, self.progress
+        log = Log(self.out / "training.jsonl", progress.step, self.reports)
+        validation = (
+            Validation(self.store, self.train, self.held_out, config) if self.held_out and self.reports else None
+        )
+        module: nn.Module = self.objective
+        if config.compile:
+            module = torch.compile(module, dynamic=True)  # type: ignore[assignment]
+        if self.place.ranks > 1:
+            module = nn.parallel.DistributedDataParallel(module)
+        started, earlier = time.monotonic(), progress.seconds
+        window = Meter()
+        for step, masked, batches in training_batches(
+            self.store, self.train, config, progress.step, self.place.rank, self.place.ranks
+        ):
+            if self.finished():
+                break
+            rates = set_learning_rates(self.optimizers, config, learning_rate_factor(config, step, self.last_step))
+            for optimizer in self.optimizers.values():
+                optimizer.zero_grad(set_to_none=True)
+            for number, batch in enumerate(batches):
+                last = number == len(batches) - 1
+                alone = last or not isinstance(module, nn.parallel.DistributedDataParallel)
+                with contextlib.nullcontext() if alone else module.no_sync():  # gradients are averaged once a step
+                    loss, cosine = module(batch.to(self.place.device))
+                    # DDP averages over ranks; the loss is the mean over the masked shots of all of them.
+                    (loss * (self.place.ranks / masked)).backward()
+                window.add(loss.detach(), cosine.detach(), len(batch.shots))
+            window.masked += masked
+            clip_gradients(self.encoder.parameters(), config.clip_norm)
+            for optimizer in self.optimizers.values():
+                optimizer.step()
+            self.follow_average()
+            progress.step = step + 1
+            progress.seconds = earlier + time.monotonic() - started
+
+            if progress.step % config.log_every == 0 or progress.step == self.last_step:
+                line = window.close(self.place)
+                progress.shots += line.pop("shots")
+                log.write({"step": progress.step, "split": "train", **line, **rates})
+                if self.reports:
+                    self.say(
+                        f"step {progress.step}/{self.last_step}  loss {line['loss']:.4f}  cosine {line['cosine']:.4f}  "
+                        f"{line['shots_per_s']:,.0f} shots/s"
+                    )
+            stop = self.any_rank(self.terminated)
+            if progress.step % config.evaluate_every == 0 or progress.step == self.last_step or stop:
+                if validation is not None and not stop:
+                    self.evaluate(validation, log, rates)
+                if self.reports:
+                    self.checkpoints.save(training_state(self.encoder, self.optimizers, self.average), progress)
+                self.share_progress()
+                window.restart()
+            if stop:
+                return False
+        return True
+
+    def finished(self) -> bool:
+        early = self.progress.evaluations_since_best >= self.config.patience
+        return self.progress.step >= self.last_step or early
+
+    def evaluate(self, validation: Validation, log: "Log", rates: dict[str, float]) -> None:
+        started = time.monotonic()
+        report = validation.report(self.predictor())
+        progress = self.progress
+        log.write(
+            {
+                "step": progress.step,
+                "split": "validation",
+                "loss": report["loss"],
+                "cosine": report["cosine"],
+                "shots_per_s": sum(window.shots for window in validation.windows) / (time.monotonic() - started),
+                **rates,
+            }
+        )
+        if progress.best_loss is None or report["loss"] < progress.best_loss:
+            progress.best_loss, progress.best_step, progress.best_report = report["loss"], progress.step, report
+            progress.evaluations_since_best = 0
+        else:
+            progress.evaluations_since_best += 1
+        self.say(describe(progress.step, report))
+
+    def predictor(self) -> Callable[[Batch], Tensor]:
+        """Predictions of the weights that would be exported now."""
+
+        def predict(batch: Batch) -> Tensor:
+            weights = self.average or dict(self.encoder.named_parameters())
+            with torch.no_grad(), swapped(self.encoder, weights):
+                whole, _ = self.objective.predict(batch.to(self.place.device))
+                return whole
+
+        return predict
+
+    def follow_average(self) -> None:
+        """Moves the average of the weights; early on over fewer steps, so that it forgets the initial ones."""
+        if self.average is None:
+            return
+        decay = min(self.config.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
+        with torch.no_grad():
+            for name, parameter in self.encoder.named_parameters():
+                self.average[name].lerp_(parameter, 1 - decay)
+
+    # ---- several ranks -----------------------------------------------------------------------------------------------
+
+    def any_rank(self, flag: bool) -> bool:
+        if self.place.ranks == 1:
+            return flag
+        flags = torch.tensor([float(flag)], device=self.place.device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return bool(flags.item())
+
+    def share_progress(self) -> None:
+        """Rank 0 alone evaluates; the others learn what it decided."""
+        if self.place.ranks > 1:
+            shared = [dataclasses.asdict(self.progress)]
+            dist.broadcast_object_list(shared, src=0)
+            for name, value in shared[0].items():
+                setattr(self.progress, name, value)
+
+    # ---- the end -----------------------------------------------------------------------------------------------------
+
+    def finish(self) -> dict[str, Any]:
+        """Writes export/ and metrics.json and returns the metrics."""
+        progress = self.progress
+        chosen = progress.best_step or progress.step
+        weights = self.checkpoints.weights(chosen)
+        about = {"space": self.store.space, "source": self.store.source, "data": self.checkpoints.data, "step": chosen}
+        export(weights, self.config, self.out / "export", about)
+        note = None
+        if not self.held_out:
+            note = (
+                "The catalogue has too few series or titles to hold any out (fewer than "
+                f"{self.config.minimum_groups}); the encoder was trained for a fixed {self.last_step} steps and not validated."
+            )
+        metrics = {
+            "finished": True,
+            **about,
+            "steps": progress.step,
+            "shots_trained": progress.shots,
+            "seconds": round(progress.seconds, 3),
+            "shots_per_s": progress.shots / max(progress.seconds, 1e-9),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "parameters": sum(p.numel() for p in self.encoder.parameters()),
+            "titles": len(self.store),
+            "shots": self.store.shots,
+            "training_titles": len({window.title.title_id for window in self.train}),
+            "validation_titles": len({window.title.title_id for window in self.held_out}),
+            "validation": progress.best_report or None,
+            "warning": warning(progress.best_report) if progress.best_report else note,
+        }
+        write_atomically(self.out / "metrics.json", json.dumps(metrics, indent=2).encode())
+        if metrics["warning"]:
+            self.say(in_red(str(metrics["warning"])))
+        return metrics
+
+
+def initialise_from(encoder: Encoder, config: Config, init: Path) -> str:
+    """Copies an exported encoder's weights in and returns their identity."""
+    earlier = read_export(init)
+    others = [name for name in ARCHITECTURE if getattr(earlier.config, name) != getattr(config, name)]
+    if others:
+        raise ValueError(f"The encoder in {init} cannot start this run: it differs in {', '.join(others)}.")
+    load_weights(encoder, dict(earlier.named_parameters()))
+    return str(torch.hash_tensor(torch.cat([p.detach().flatten() for p in earlier.parameters()])).item())
+
+
+@contextlib.contextmanager
+def swapped(encoder: Encoder, weights: dict[str, Tensor]) -> Iterator[None]:
+    """The encoder with other weights for a while."""
+    own = {name: parameter.data for name, parameter in encoder.named_parameters()}
+    try:
+        for name, parameter in encoder.named_parameters():
+            parameter.data = weights[name].data
+        yield
+    finally:
+        for name, parameter in encoder.named_parameters():
+            parameter.data = own[name]
+
+
+class Meter:
+    """Loss, cosine and speed since the last report."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.loss = self.cosine = torch.zeros(())
+        self.masked = self.shots = 0
+        self.started = time.monotonic()
+
+    def add(self, loss: Tensor, cosine: Tensor, shots: int) -> None:
+        # Kept on the device: reading a number back would wait for it.
+        self.loss, self.cosine = self.loss.to(loss.device) + loss, self.cosine.to(loss.device) + cosine
+        self.shots += shots
+
+    def close(self, place: Place) -> dict[str, Any]:
+        totals = torch.stack(
+            [self.loss.double(), self.cosine.double(), torch.tensor(self.shots, device=self.loss.device)]
+        )
+        if place.ranks > 1:
+            dist.all_reduce(totals)
+        loss, cosine, shots = totals.tolist()
+        line = {
+            "loss": loss / self.masked,
+            "cosine": cosine / self.masked,
+            "shots": int(shots),
+            "shots_per_s": shots / (time.monotonic() - self.started),
+        }
+        self.restart()
+        return line
+
+
+class Log:
+    """training.jsonl; a resumed run first drops the lines past its step, which it will write again."""
+
+    def __init__(self, path: Path, step: int, writes: bool) -> None:
+        self.path = path
+        self.writes = writes
+        if writes:
+            lines = path.read_text().splitlines() if path.exists() else []
+            kept = []
+            for line in lines:
+                with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line + "\n")
+            write_atomically(path, "".join(kept).encode())
+
+    def write(self, line: dict[str, Any]) -> None:
+        if self.writes:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def describe(step: int, report: dict) -> str:
+    """A validation report in one line."""
+    sentence = (
+        f"step {step}  validation loss {report['loss']:.4f}  cosine {report['cosine']:.4f}  "
+        f"skill {report['skill']:+.3f} over {report['best_trivial']}  "
+        f"effective rank {report['effective_rank']:.0f} of {report['effective_rank_of_targets']:.0f}"
+    )
+    return in_red(sentence) if report["skill"] <= 0 else sentence
+
+
+def in_red(sentence: str) -> str:
+    return f"\033[31m{sentence}\033[0m" if sys.stdout.isatty() else sentence
+
+
+def place_of_process() -> Place:
+    """This process among those that torchrun started; on its own without it."""
+    cuda = torch.cuda.is_available()
+    if "WORLD_SIZE" not in os.environ:
+        return Place(torch.device("cuda" if cuda else "cpu"))
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    return Place(device, dist.get_rank(), dist.get_world_size())
+
+
+def train(
+    config: Config, data: Path, out: Path, init: Path | None, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """A whole run; its metrics, or None when it was terminated. Raises ValueError and OSError as Run does."""
+    place = place_of_process()
+    store = Store.open(data)
+    run = Run(config, store, out, init, place, say if place.rank == 0 else lambda _: None)
+
+    def terminate(*_: object) -> None:
+        run.terminated = True
+
+    signal.signal(signal.SIGTERM, terminate)
+    run.say(
+        f"{len(store)} titles, {store.shots:,} shots; {len(run.train)} windows to train on, {len(run.held_out)} held "
+        f"out; {sum(p.numel() for p in run.encoder.parameters()):,} parameters, {place.ranks} x {place.device.type}, "
+        f"{str(run.dtype).removeprefix('torch.')}."
+    )
+    if not run.fit():
+        run.say(f"Terminated; saved at step {run.progress.step}.")
+        return None
+    metrics = run.finish() if place.rank == 0 else {}
+    if place.ranks > 1:
+        dist.destroy_process_group()
+    return metrics
+
+
+@contextlib.contextmanager
+def reporting() -> Iterator[tuple[Callable[[str], None], Callable[[dict[str, Any]], None]]]:
+    """How to say a line and how to hand over the metrics: on stdout and, when Dagster Pipes started this process,
+    there too.
+    """
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ or os.environ.get("RANK", "0") != "0":
+        yield say, lambda metrics: None
+        return
+    from dagster_pipes import open_dagster_pipes
+
+    with open_dagster_pipes() as pipes:
+
+        def say_there_too(line: str) -> None:
+            say(line)
+            pipes.log.info(line)
+
+        yield say_there_too, lambda metrics: pipes.report_custom_message({"metrics": metrics})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m model.train", description="Train the encoder on a store of fused vectors."
+    )
+    parser.add_argument("--config", type=Path, required=True, help="configuration as JSON (model.config.Config)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the store (model.store.Store)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run in it goes on")
+    parser.add_argument("--init", type=Path, help="export folder of an earlier encoder whose weights to start from")
+    given = parser.parse_args(arguments)
+    with reporting() as (say, hand_over):
+        try:
+            given.out.mkdir(parents=True, exist_ok=True)
+            metrics = train(Config.from_json(given.config.read_text()), given.data, given.out, given.init, say)
+        except (ValueError, OSError) as error:
+            say(f"error: {error}")
+            return 1
+        if metrics is None:
+            return TERMINATED
+        hand_over(metrics)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
