@@ -530,8 +530,8 @@ def _label_rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise BadInput(f"{name}, line {line}: the text is not UTF-8; save the file as UTF-8") from None
+        number = data.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"{name}, line {number}: the text is not UTF-8; save the file as UTF-8") from None
     if kind == ".csv":
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         try:
