@@ -1,4 +1,4 @@
-"""The one kind of failure that a title's own input can cause."""
+"""The two kinds of failure that are foreseen: a title's own input, and something the work needs that is not there."""
 
 
 class BadInput(Exception):
@@ -6,4 +6,11 @@ class BadInput(Exception):
 
     The message is one sentence for the person on call: which file, why, what to do. It leaves the title and the
     stage out, because the graph adds both.
+    """
+
+
+class Unavailable(Exception):
+    """Something that the work needs (a key, a checkpoint, a device, a service) is missing, or not as it is configured.
+
+    No title's fault, and likely to strike the next title too. The message is a sentence that says what to do.
     """

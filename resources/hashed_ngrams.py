@@ -1,7 +1,7 @@
 """What a text says, in hashed word and character n-grams, without a learned model.
 
-A third of the vector are words and pairs of words, the rest runs of three to five characters within a word (a language
-without spaces, or an inflected one, is carried by those), both through scikit-learn's signed feature hashing (Weinberger
+A third of the vector is words and pairs of words, the rest is runs of three to five characters in a word (a language
+without spaces, or an inflected one, is carried by those), both by scikit-learn's signed feature hashing (Weinberger
 et al. 2009). Counts enter as signed square roots, so that one word said ten times does not own the vector.
 """
 
