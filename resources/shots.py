@@ -1,7 +1,8 @@
 """Shots and their sampled frames, in one decode of the film.
 
-`detect_shots` decodes once. Each frame is scaled down once; the detector sees it at its own size, and the small frames
-of the shot that is still open are thinned as it grows: memory depends on neither the shot's nor the film's length.
+`detect_shots` decodes once. The detector sees every frame at its own size. The frames of the shot that is still open are
+thinned as it grows, and only those that end up as samples are scaled and compressed: memory depends on neither the
+shot's nor the film's length.
 
 A detector takes frames one by one, in order, and names cuts: the index of the first frame of a new shot. The shots tile
 [0, number of frames) in half-open ranges.
@@ -22,12 +23,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import dagster as dg
 from pydantic import field_validator
 
-from resources.media import SmallFrames, read_ahead, read_frames, upright
+from resources.media import Frame, SmallFrames, is_hdr, read_ahead, read_frames, scaled, upright
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,9 +36,13 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 JPEG_QUALITY = 90
-# Small frames that the open shot keeps, per sampled frame: a sample is then at most 1/64 of the shot off its place.
-_KEPT_PER_SAMPLE = 8
-_FRAMES_AHEAD = 32
+# Frames that the open shot keeps, per sampled frame, before it drops every second one: with at least half of them at
+# hand, a sample is at most a quarter of the samples' distance off its place.
+_KEPT_PER_SAMPLE = 4
+_FRAMES_AHEAD = 8
+# Decoded frames wait unscaled, as few are ever wanted small; beyond these many bytes they are scaled at once.
+_WAITING_BYTES = 256 << 20
+_KEPT_BYTES = 128 << 20
 # A run of frames over the threshold is cut when it has become this long: memory needs a bound.
 _LONGEST_TRANSITION = 512
 _WINDOW, _STEP, _MARGIN = 100, 50, 25
@@ -111,6 +116,14 @@ class ShotDetector(dg.ConfigurableResource):
     def _threshold(self) -> float:
         return self.threshold if self.threshold is not None else {"transnetv2": 0.5, "adaptive": 3.0}[self.detector]
 
+    def config_key(self) -> str:
+        """What decides the cuts, for code versions at load time."""
+        return self.name
+
+    def space(self) -> str:
+        """What decides the cuts: the weights come with the package, so its version tells them."""
+        return self.name
+
     def cuts(self) -> CutDetector:
         """A detector for one film."""
         if self.detector == "adaptive":
@@ -128,8 +141,9 @@ def detect_shots(
     `read_frames` does; shots that were yielded before a truncated end are then void.
     """
     cuts = detector.cuts()
-    frames = read_ahead(_pictures(path, cuts, short_side), _FRAMES_AHEAD)
-    waiting: deque[_Seen] = deque()  # frames that the detector has not settled yet
+    small_frames = SmallFrames(short_side)
+    frames = read_ahead(_pictures(path, cuts, small_frames), _FRAMES_AHEAD)
+    waiting = _Waiting()
     shot = _OpenShot(0, frames_per_shot)
     found: deque[int] = deque()
     end_s = 0.0
@@ -146,40 +160,87 @@ def detect_shots(
         frames.close()
 
 
-class _Seen(NamedTuple):
-    number: int  # in the film, from 0
-    time_s: float
-    end_s: float
-    small: "VideoFrame"
-    orientation: tuple[bool, bool, bool]
+class _Seen:
+    """A frame of the film: as decoded, until somebody wants it small."""
+
+    def __init__(self, number: int, frame: Frame, small_frames: SmallFrames) -> None:
+        self.number = number
+        self.time_s = frame.time_s
+        self.end_s = frame.time_s + frame.duration_s
+        self.orientation = frame.orientation
+        self.bytes = sum(plane.buffer_size for plane in frame.image.planes)
+        self._frame: Frame | None = frame
+        self._small: VideoFrame | None = None
+        self._small_frames = small_frames
+
+    @property
+    def small(self) -> "VideoFrame":
+        if self._small is None:
+            assert self._frame is not None
+            self._small, self._frame, self.bytes = self._small_frames(self._frame), None, 0
+        return self._small
+
+    def jpeg(self) -> bytes:
+        import numpy as np
+        from PIL import Image
+
+        picture = upright(self.small.to_ndarray(format="rgb24"), self.orientation)
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(picture)).save(file, "JPEG", quality=JPEG_QUALITY)
+        return file.getvalue()
 
 
-def _pictures(path: Path, cuts: CutDetector, short_side: int) -> "Generator[tuple[_Seen, np.ndarray]]":
-    """Every frame of the film, small, and as the detector wants to see it."""
-    from av.video.reformatter import Interpolation, VideoReformatter
+def _pictures(path: Path, cuts: CutDetector, small_frames: SmallFrames) -> "Generator[tuple[_Seen, np.ndarray]]":
+    """Every frame of the film, and the picture of it that the detector wants to see."""
+    from av.video.reformatter import VideoReformatter
 
-    shrink, scaler = SmallFrames(short_side), VideoReformatter()
+    scaler = VideoReformatter()
     frames = read_frames(path)
     try:
-        for index, frame in enumerate(frames):
-            small = shrink(frame)
-            size = cuts.picture_size or (small.width, small.height)
+        for number, frame in enumerate(frames):
+            seen = _Seen(number, frame, small_frames)
+            source = seen.small if cuts.picture_size is None or is_hdr(frame.image) else frame.image
+            width, height = cuts.picture_size or (source.width, source.height)
             if cuts.picture_size and frame.orientation[0]:
-                size = size[::-1]
-            picture = scaler.reformat(
-                small, *size, format=cuts.picture_format, interpolation=Interpolation.AREA, threads=1
-            ).to_ndarray()
-            seen = _Seen(index, frame.time_s, frame.time_s + frame.duration_s, small, frame.orientation)
+                width, height = height, width
+            picture = scaled(source, width, height, cuts.picture_format, scaler).to_ndarray()
             yield seen, upright(picture, frame.orientation)
     finally:
         frames.close()
 
 
+class _Waiting:
+    """Frames that the detector has not settled yet, in order; the oldest are scaled when they take too many bytes."""
+
+    def __init__(self) -> None:
+        self._frames: deque[_Seen] = deque()
+        self._n_small = 0  # so many at the front are scaled
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def append(self, seen: _Seen) -> None:
+        self._frames.append(seen)
+        self._bytes += seen.bytes
+        while self._bytes > _WAITING_BYTES and self._n_small < len(self._frames):
+            oldest = self._frames[self._n_small]
+            self._bytes -= oldest.bytes
+            self._n_small += 1
+            oldest.small  # noqa: B018  (it is made now, and the decoded frame let go)
+
+    def pop_before(self, settled: int) -> Iterator[_Seen]:
+        while self._frames and self._frames[0].number < settled:
+            seen = self._frames.popleft()
+            self._bytes -= seen.bytes
+            self._n_small = max(0, self._n_small - 1)
+            yield seen
+
+
 def _settle(
-    waiting: deque[_Seen], found: deque[int], settled: int, shot: "_OpenShot"
+    waiting: _Waiting, found: deque[int], settled: int, shot: "_OpenShot"
 ) -> Iterator[tuple[Shot, list[SampledFrame]]]:
-    while waiting and waiting[0].number < settled:
-        seen = waiting.popleft()
+    for seen in waiting.pop_before(settled):
         if found and found[0] == seen.number:
             found.popleft()
             yield shot.close(seen.time_s)
@@ -201,11 +262,15 @@ class _OpenShot:
         if self.start_frame == self.end_frame:
             self.start_s = seen.time_s
         self.end_frame += 1
-        if (seen.number - self.start_frame) % self.stride == 0:
-            self.kept.append(seen)
-            if len(self.kept) > self.samples * _KEPT_PER_SAMPLE:
-                self.kept = self.kept[::2]
-                self.stride *= 2
+        if (seen.number - self.start_frame) % self.stride:
+            return
+        self.kept.append(seen)
+        most = self.samples * _KEPT_PER_SAMPLE
+        if seen.bytes * most > _KEPT_BYTES:
+            seen.small  # noqa: B018
+        if len(self.kept) > most:
+            self.kept = self.kept[::2]
+            self.stride *= 2
 
     def close(self, end_s: float) -> tuple[Shot, list[SampledFrame]]:
         """End the shot at `end_s` and begin the next one."""
@@ -216,17 +281,7 @@ class _OpenShot:
         last = len(self.kept) - 1
         chosen = [self.kept[min(round((place - self.start_frame) / self.stride), last)] for place in places]
         self.index, self.start_frame, self.kept, self.stride = self.index + 1, self.end_frame, [], 1
-        return shot, [SampledFrame(seen.number, seen.time_s, _jpeg(seen)) for seen in chosen]
-
-
-def _jpeg(seen: _Seen) -> bytes:
-    import numpy as np
-    from PIL import Image
-
-    picture = upright(seen.small.to_ndarray(format="rgb24"), seen.orientation)
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(file, "JPEG", quality=JPEG_QUALITY)
-    return file.getvalue()
+        return shot, [SampledFrame(seen.number, seen.time_s, seen.jpeg()) for seen in chosen]
 
 
 class AdaptiveCuts:

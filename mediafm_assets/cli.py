@@ -1,0 +1,76 @@
+"""The `mediafm` command: what the UI's automation does, headless, in one process that ends.
+
+Exit status: 0 when everything is fresh, 1 when some titles failed (each is listed; all others are finished), 2 for wrong
+usage or configuration.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from mediafm_assets.profiles import PROJECT, ConfigurationError, dagster_home
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="mediafm",
+        description="MediaFM: films in a landing zone become Delta tables of shot embeddings.",
+        epilog="MEDIAFM_LANDING, MEDIAFM_LAKE and DAGSTER_HOME choose the places; the README lists the rest.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    materialize = commands.add_parser(
+        "materialize", help="register complete drops and materialise whatever is missing or stale"
+    )
+    materialize.add_argument(
+        "--title", action="append", default=[], metavar="ID", help="only this title (may be given again)"
+    )
+    training = materialize.add_mutually_exclusive_group()
+    training.add_argument("--train", action="store_const", const=True, default=None, help="train an encoder now")
+    training.add_argument("--no-train", dest="train", action="store_const", const=False, help="train none now")
+    commands.add_parser("demo", help="render a small catalogue, land it and materialise everything")
+    ui = commands.add_parser("ui", help="open the Dagster UI, with sensors and automation, on the same instance")
+    ui.add_argument("--port", type=int, default=3000)
+    options = parser.parse_args(arguments)
+
+    prepare_instance()
+    if options.command == "ui":
+        open_ui(options.port)
+    try:
+        # Dagster is imported only now, when DAGSTER_HOME is settled.
+        if options.command == "demo":
+            from mediafm_assets.demo import demo
+
+            return demo()
+        from mediafm_assets.headless import materialize as run
+
+        return run(options.title, options.train)
+    except ConfigurationError as error:
+        print(f"mediafm: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mediafm: stopped; what was finished stays, the rest is made by the next call", file=sys.stderr)
+        return 130
+
+
+def prepare_instance() -> None:
+    """Settle DAGSTER_HOME and give a new instance the project's dagster.yaml."""
+    home = dagster_home().expanduser().resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["DAGSTER_HOME"] = str(home)
+    if not (home / "dagster.yaml").exists():
+        shutil.copyfile(PROJECT / "dagster.yaml", home / "dagster.yaml")
+
+
+def open_ui(port: int) -> NoReturn:
+    """Become `dagster dev` on the project's code location."""
+    dagster = Path(sys.executable).with_name("dagster")
+    command = [str(dagster), "dev", "-m", "mediafm_assets.definitions", "-p", str(port)]
+    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""Materialises a catalogue without the daemon: the same assets, runs and records, driven from one process."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mediafm_assets.definitions import defs
+from mediafm_assets.evaluation import labels_version, metrics_version
+from mediafm_assets.partitions import TASKS
+from mediafm_assets.profiles import ConfigurationError, resources, shaping
+from mediafm_assets.sensors import landed
+from mediafm_assets.training import trained_on
+from mediafm_assets.versions import RECIPES, Catalogue
+from resources.errors import BadInput
+from resources.lake import DeltaLake
+from resources.landing import Drop, LandingZone
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+GROWTH_BEFORE_TRAINING = 0.1
+"""A catalogue that has grown by this share since the last training is trained on again."""
+
+TITLE_ASSETS = ("titles", *RECIPES)
+
+
+@dataclass
+class Driver:
+    """One call of `mediafm materialize`: what it works with, and what failed so far."""
+
+    instance: dg.DagsterInstance
+    resources: Mapping[str, Any]
+    failures: list[str] = field(default_factory=list)
+    runs: int = 0
+
+    @property
+    def lake(self) -> DeltaLake:
+        lake: DeltaLake = self.resources["lake"]
+        return lake
+
+    @property
+    def landing(self) -> LandingZone:
+        landing: LandingZone = self.resources["landing"]
+        return landing
+
+    @cached_property
+    def job(self) -> dg.JobDefinition:
+        with_progress = dg.Definitions.merge(defs(), dg.Definitions(loggers={"progress": progress_logger}))
+        return with_progress.resolve_implicit_global_asset_job_def()
+
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.lake, shaping(self.resources))
+
+    def run(self, assets: Sequence[str], partition: str | None = None) -> bool:
+        """Run the assets' steps, as the UI would; failures are collected. True when everything succeeded."""
+        result = self.job.execute_in_process(
+            instance=self.instance,
+            asset_selection=[dg.AssetKey(asset) for asset in assets],
+            partition_key=partition,
+            run_config={"loggers": {"progress": {}}},
+            raise_on_error=False,
+        )
+        self.runs += 1
+        if not result.success:
+            found = list(reasons(result, partition))
+            self.failures += found or [f"{partition or assets[0]}: run {result.run_id} failed; see it in the UI"]
+        return result.success
+
+
+def reasons(result: dg.ExecuteInProcessResult, partition: str | None) -> Iterator[str]:
+    """A sentence for each step or check of the run that failed."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            if failure.user_failure_data and failure.user_failure_data.description:
+                yield failure.user_failure_data.description
+            elif failure.error:
+                yield f"{partition or ''}: {event.step_key}: {failure.error.message.strip()}".lstrip(": ")
+    for check in result.get_asset_check_evaluations():
+        if not check.passed:
+            violations = check.metadata.get("violations")
+            why = f": {violations.value}" if violations else ""
+            yield f"{partition or ''}: {check.asset_key.to_user_string()}: check {check.check_name} failed{why}".lstrip(
+                ": "
+            )
+
+
+def materialize(only: Sequence[str], train: bool | None) -> int:
+    """Materialise what is missing or stale; see the command's help. Returns the exit status."""
+    with driver() as work:
+        drops = registered_drops(work, only)
+        for task in TASKS:
+            materialise_labels(work, task)
+        materialise_drops(work, drops, "titles")
+        if should_train(work, train) and train_encoder(work):
+            materialise_drops(work, drops, "contextual embeddings")
+        materialise_metrics(work)
+        return report(work, len(drops))
+
+
+@contextmanager
+def driver() -> Iterator[Driver]:
+    """The configured resources, checked before any work starts, and the Dagster instance."""
+    configured = resources()
+    try:
+        configured["encoder_config"].config()
+    except ValueError as error:
+        raise ConfigurationError(f"MEDIAFM_ENCODER or MEDIAFM_ENCODER_OVERRIDES: {error}") from error
+    missing = [
+        sentence
+        for key in ("video_encoder", "audio_encoder", "text_encoder", "title_encoder")
+        for sentence in configured[key].preflight()
+    ]
+    if missing:
+        raise ConfigurationError(" ".join(dict.fromkeys(missing)))
+    configured["lake"].create_tables()
+    with dg.DagsterInstance.get() as instance:
+        yield Driver(instance, configured)
+
+
+def registered_drops(work: Driver, only: Sequence[str]) -> list[Drop]:
+    """The complete drops (of the titles in `only`, if any), as partitions of `titles`. Unusable ones are failures."""
+    found = work.landing.look()
+    if found.waiting:  # perhaps the last file was written a moment ago
+        time.sleep(work.landing.settle_s)
+        found = work.landing.look()
+    drops = [drop for drop in found.drops if not only or drop.title_id in only]
+    for problem in found.problems:
+        if not only or problem.title_id in only:
+            work.failures.append(f"{problem.title_id}: landing: {problem.reason}")
+    for problem in found.waiting:
+        print(f"{problem.title_id}: left alone: {problem.reason}", flush=True)
+    seen = {item.title_id for item in (*found.drops, *found.problems, *found.waiting)}
+    work.failures += [f"{title}: landing: there is no such drop in {work.landing.uri}" for title in set(only) - seen]
+    work.instance.add_dynamic_partitions("titles", [drop.title_id for drop in drops])
+    return drops
+
+
+def materialise_drops(work: Driver, drops: Sequence[Drop], what: str) -> None:
+    """Bring all partitions of the drops' titles up to date, as far as they can be made, a title after the other."""
+    with progress_bar(len(drops), what) as bar:
+        for drop in drops:
+            bar.set_postfix_str(drop.title_id)
+            materialise_title(work, drop)
+            bar.update()
+
+
+def materialise_title(work: Driver, drop: Drop) -> None:
+    catalogue = work.catalogue()
+    row = catalogue.titles.get(drop.title_id)
+    if row is None or row["drop_fingerprint"] != drop.drop_fingerprint:
+        work.instance.report_runless_asset_event(landed("drops", drop.title_id, drop.drop_fingerprint))
+        contextual = catalogue.encoder_version is not None
+        everything = [asset for asset in TITLE_ASSETS if contextual or asset != "contextual_embeddings"]
+        # Of a changed drop, what else is stale shows when its row in `titles` is made.
+        if not work.run(["titles"] if row else everything, drop.title_id):
+            return
+        catalogue = work.catalogue()
+    stale = list(catalogue.stale(drop.title_id))
+    if stale:
+        work.run(with_siblings(stale), drop.title_id)
+
+
+def with_siblings(tables: Sequence[str]) -> list[str]:
+    """Shots and their frames are made in one step."""
+    together = {"shots", "shot_frames"}
+    return sorted({*tables, *(together if together & set(tables) else ())}, key=TITLE_ASSETS.index)
+
+
+def materialise_labels(work: Driver, task: str) -> None:
+    try:
+        fingerprint = work.landing.label_fingerprint(task)
+    except BadInput as error:
+        work.failures.append(f"{task}: landing: {error}")
+        return
+    if fingerprint and work.catalogue().stored_in("clip_labels").get((task,)) != labels_version(fingerprint):
+        work.instance.report_runless_asset_event(landed("label_files", task, fingerprint))
+        work.run(["clip_labels"], task)
+
+
+def should_train(work: Driver, train: bool | None) -> bool:
+    """Whether to train now: as told; else without an encoder for the configured space, or when a tenth is new."""
+    catalogue = work.catalogue()
+    titles = len(catalogue.stored_in("fused_embeddings"))
+    about = trained_on(work.lake, catalogue.encoder_version) if catalogue.encoder_version else None
+    fits = about is not None and about["space"] == catalogue.fused_space()
+    if train is not None:
+        if not train and not fits:
+            print("no encoder for this embedding space yet: contextual embeddings wait for a training", flush=True)
+        return train and titles > 0
+    if about is None or not fits:
+        return titles > 0
+    return titles >= about["titles"] * (1 + GROWTH_BEFORE_TRAINING)
+
+
+def train_encoder(work: Driver) -> bool:
+    print("training the encoder on all titles", flush=True)
+    return work.run(["encoder", "encoder_training"])
+
+
+def materialise_metrics(work: Driver) -> None:
+    catalogue = work.catalogue()
+    version = metrics_version(catalogue)
+    if version and catalogue.stored_in("probe_metrics").get((catalogue.encoder_version or "",)) != version:
+        print("probing the embeddings", flush=True)
+        work.run(["probe_metrics"])
+
+
+def report(work: Driver, drops: int) -> int:
+    """Say what was done and what failed; returns the exit status."""
+    for failure in work.failures:
+        print(f"FAILED {failure}", file=sys.stderr)
+    if work.failures:
+        print(f"{len(work.failures)} failed; everything else is up to date ({drops} titles)", file=sys.stderr)
+        return 1
+    print(f"{drops} titles up to date" + ("" if work.runs else ": nothing had changed, no step was run"))
+    return 0
+
+
+@contextmanager
+def progress_bar(total: int, what: str) -> Iterator["tqdm[Any]"]:
+    """A bar on the terminal that also names the step that is running."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, dynamic_ncols=True, leave=True) as bar:
+        ShowStep.bar = bar
+        try:
+            yield bar
+        finally:
+            ShowStep.bar = None
+
+
+class ShowStep(logging.Handler):
+    """Takes the place of Dagster's console log in these runs (the UI has it all): names each step as it starts."""
+
+    bar: "tqdm[Any] | None" = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        if self.bar is not None and event is not None and event.event_type_value == "STEP_START":
+            self.bar.set_postfix_str(f"{event.logging_tags.get('partition', '')} {event.step_key}".strip())
+
+
+@dg.logger(description="A progress bar instead of log lines.")
+def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
+    logger = logging.Logger("mediafm.progress")
+    logger.addHandler(ShowStep())
+    return logger

@@ -1,0 +1,268 @@
+"""The encoder, trained over all titles, and what it makes of each title's shots."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mediafm_assets.automation import training as training_condition
+from mediafm_assets.graph import TITLE_RESOURCES, table_spec, title_spec
+from mediafm_assets.materialise import Results, catalogue_of, materialise_titles
+from mediafm_assets.versions import ENCODER_CODE, Catalogue, Shaping, digest
+from resources.errors import BadInput
+from resources.lake import DeltaLake
+from resources.training import TrainingJob
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from model.config import Config
+    from model.encoder import Encoder
+    from model.store import StoredTitle
+
+    Rows = Iterator[tuple[str, pl.DataFrame]]
+
+
+class EncoderConfig(dg.ConfigurableResource[Any]):
+    """The encoder's size and training recipe.
+
+    preset:    "embedded" (4 layers, 256 wide) or "reference" (12 layers, 768 wide).
+    overrides: fields of `model.config.Config` that differ from the preset, as a JSON object.
+    """
+
+    preset: str = "embedded"
+    overrides: str = "{}"
+
+    def config_key(self) -> str:
+        return f"{self.preset} {self.overrides}" if json.loads(self.overrides) else self.preset
+
+    def config(self) -> "Config":
+        """Raises ValueError for an unknown preset or field, or a value out of range."""
+        from model.config import Config
+
+        if self.preset not in ("embedded", "reference"):
+            raise ValueError(f"The encoder's preset is {self.preset!r}; it must be 'embedded' or 'reference'.")
+        base = json.loads(getattr(Config, self.preset)().to_json())
+        return Config.from_json(json.dumps(base | json.loads(self.overrides)))
+
+
+class Contextualiser(dg.ConfigurableResource[Any]):
+    """Which of the encoder's layers the contextual embeddings are read from.
+
+    layer: 0 (the projected input) to the number of blocks; None, the default, for the last.
+    """
+
+    layer: int | None = None
+
+    def config_key(self) -> str:
+        return "last layer" if self.layer is None else f"layer {self.layer}"
+
+    def space(self) -> str:
+        return self.config_key()
+
+
+def training_titles(catalogue: Catalogue, lake: DeltaLake) -> dict[str, str]:
+    """The titles to train on, each with the version of its vectors. Titles without fused vectors are left out.
+
+    Raises BadInput when some titles' vectors lie in another embedding space than the one now configured.
+    """
+    import polars as pl
+
+    stored = catalogue.stored_in("fused_embeddings")
+    fused = {title for (title,) in stored} & {title for (title,) in catalogue.stored_in("global_embeddings")}
+    if not fused:
+        raise BadInput("no title has fused and global embeddings yet; materialise fused_embeddings first")
+    spaces = lake.scan("fused_embeddings").select("title_id", "space").unique().collect()
+    encoders = lake.scan("global_embeddings").select("title_id", "encoder").collect()
+    elsewhere = set(spaces.filter(pl.col("space") != catalogue.fused_space())["title_id"]) | set(
+        encoders.filter(pl.col("encoder") != catalogue.space("title_encoder"))["title_id"]
+    )
+    if elsewhere & fused:
+        raise BadInput(
+            "these titles' embeddings lie in another space than the one now configured; rematerialise them before "
+            f"training: {', '.join(sorted(elsewhere & fused))}"
+        )
+    return {title: digest(stored[(title,)], catalogue.stored("global_embeddings", title)) for title in sorted(fused)}
+
+
+def stored_titles(
+    lake: DeltaLake, versions: Mapping[str, str], wanted: Iterable[str], space: str
+) -> "Iterator[StoredTitle]":
+    """What the trainer is given of each wanted title."""
+    import numpy as np
+
+    from model.store import StoredTitle
+
+    for title_id in wanted:
+        rows = lake.read("fused_embeddings", title_id=title_id).sort("shot_index")
+        yield StoredTitle(
+            title_id=title_id,
+            series_id=lake.read("titles", title_id=title_id)["series_id"][0],
+            version=versions[title_id],
+            space=space,
+            vectors=np.vstack(rows["embedding"].to_numpy()),
+            global_embedding=lake.read("global_embeddings", title_id=title_id)["embedding"][0].to_numpy(),
+        )
+
+
+def encoder_rows(export: Path, about: Mapping[str, Any], metrics: Mapping[str, Any]) -> "pl.DataFrame":
+    """The exported encoder as rows of the table `encoder`, a tensor each."""
+    import polars as pl
+
+    from model.checkpoint import tensors
+    from model.inference import load
+
+    columns = ("name", "dtype", "shape", "data", "sha256")
+    config = json.loads((export / "config.json").read_text())
+    return pl.DataFrame(list(tensors(load(export))), schema=columns, orient="row").with_columns(
+        pl.lit(json.dumps({"model": config, **about})).alias("config"),
+        pl.lit(json.dumps(metrics)).alias("metrics"),
+        pl.lit(datetime.now(UTC)).alias("created_at"),
+    )
+
+
+def trained_on(lake: DeltaLake, encoder_version: str) -> dict[str, Any]:
+    """What that encoder was trained on: embedding spaces, number of titles, version of the fused vectors' table."""
+    import polars as pl
+
+    rows = lake.scan("encoder").filter(pl.col("encoder_version") == encoder_version)
+    about: dict[str, Any] = json.loads(rows.select("config").head(1).collect().item())
+    return about
+
+
+def read_encoder(lake: DeltaLake, encoder_version: str) -> "tuple[Encoder, dict[str, Any]]":
+    """The encoder of that version, and what it was trained on (its spaces among it)."""
+    return _read_encoder(lake.uri, encoder_version)
+
+
+@lru_cache(maxsize=1)
+def _read_encoder(lake_uri: str, encoder_version: str) -> "tuple[Encoder, dict[str, Any]]":
+    from model.checkpoint import from_tensors
+    from model.config import Config
+
+    rows = DeltaLake(uri=lake_uri).read("encoder", encoder_version=encoder_version)
+    about = json.loads(rows["config"][0])
+    tensor_rows = rows.select("name", "dtype", "shape", "data", "sha256").rows()
+    return from_tensors(tensor_rows, Config.from_json(json.dumps(about["model"]))), about
+
+
+def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list[dg.AssetsDefinition]:
+    """The assets of this file, for resources that shape their values."""
+
+    @dg.multi_asset(
+        name="encoder",
+        specs=[
+            table_spec(
+                "encoder",
+                group_name="model",
+                deps=["fused_embeddings", "global_embeddings"],
+                kinds={"pytorch"},
+                automation_condition=training_condition(),
+                code_version=f"{ENCODER_CODE} {encoder_config.config_key()}",
+            ),
+            table_spec("encoder_training", group_name="model", deps=["fused_embeddings"], kinds={"pytorch"}),
+        ],
+        required_resource_keys=TITLE_RESOURCES | {"training", "encoder_config"},
+        pool="gpu",
+    )
+    def encoder(context: dg.AssetExecutionContext) -> Results:
+        """Train the encoder by masked shot modelling on all titles' fused vectors."""
+        import polars as pl
+
+        from model.store import Store
+
+        lake: DeltaLake = context.resources.lake
+        job: TrainingJob = context.resources.training
+        config = context.resources.encoder_config.config()
+        catalogue = catalogue_of(context)
+        try:
+            titles = training_titles(catalogue, lake)
+        except BadInput as error:
+            raise dg.Failure(f"encoder: {error}", allow_retries=False) from error
+        table_version = lake.table_version("fused_embeddings")
+        version = digest(ENCODER_CODE, config.to_json(), *(f"{title} {made}" for title, made in titles.items()))
+
+        if version in catalogue.stored_in("encoder").values():
+            context.log.info("encoder: nothing changed since the last training, nothing to do")
+            for table in ("encoder_training", "encoder"):
+                yield dg.MaterializeResult(table, metadata={"up_to_date": True}, data_version=dg.DataVersion(version))
+            return
+
+        keep = {(title, made) for title, made in Store.versions(job.store) if titles.get(title) == made}
+        kept = {title for title, _ in keep}
+        missing = [title for title in titles if title not in kept]
+        space = f"{catalogue.fused_space()} | {catalogue.space('title_encoder')}"
+        source = f"fused_embeddings version {table_version}"
+        Store.update(job.store, stored_titles(lake, titles, missing, space), keep=keep, source=source)
+
+        out = job.run_folder(version)
+        out.mkdir(parents=True, exist_ok=True)
+        if not (out / "config.json").exists():  # a retry goes on under the version that the first try began
+            (out / "config.json").write_text(config.to_json())
+        job.train(context, out / "config.json", out)
+
+        metrics = json.loads((out / "metrics.json").read_text())
+        steps = pl.read_ndjson(out / "training.jsonl")
+        about = {
+            "space": catalogue.fused_space(),
+            "title_space": catalogue.space("title_encoder"),
+            "titles": len(titles),
+            "fused_embeddings_version": table_version,
+        }
+        started = datetime.fromtimestamp((out / "config.json").stat().st_mtime, UTC)
+        partition = {"encoder_version": f"{started:%Y%m%dT%H%M%SZ}-{version[:8]}"}
+        # The encoder is written last: a version that readers can see is whole.
+        lake.write("encoder_training", partition, steps, version)
+        lake.write("encoder", partition, encoder_rows(out / "export", about, metrics), version)
+        for table in ("encoder_training", "encoder"):
+            yield dg.MaterializeResult(
+                table,
+                metadata={**lake.write_metadata(table, partition), **partition, "titles": len(titles)},
+                data_version=dg.DataVersion(version),
+            )
+
+    @dg.multi_asset(
+        name="contextual_embeddings",
+        specs=[
+            title_spec(
+                "contextual_embeddings",
+                group="model",
+                deps=["fused_embeddings", "global_embeddings", "encoder"],
+                shaping=shaping,
+                kinds={"pytorch"},
+            )
+        ],
+        required_resource_keys=TITLE_RESOURCES,
+        pool="gpu",
+    )
+    def contextual_embeddings(context: dg.AssetExecutionContext) -> Results:
+        """Read every shot in the context of its title with the current encoder."""
+        lake: DeltaLake = context.resources.lake
+        layer: int | None = context.resources.contextualiser.layer
+
+        def contextualise_title(title_id: str) -> "Rows":
+            import numpy as np
+            import polars as pl
+
+            from model.inference import contextualise
+
+            catalogue = catalogue_of(context)
+            trained, about = read_encoder(lake, catalogue.encoder_version or "")
+            if (about["space"], about["title_space"]) != (catalogue.fused_space(), catalogue.space("title_encoder")):
+                raise BadInput(
+                    f"the encoder {catalogue.encoder_version} was trained on vectors of another space "
+                    f"({about['space']} | {about['title_space']}); train one on the space now configured"
+                )
+            fused = lake.read("fused_embeddings", title_id=title_id).sort("shot_index")
+            title = lake.read("global_embeddings", title_id=title_id)["embedding"][0].to_numpy()
+            vectors = contextualise(trained, np.vstack(fused["embedding"].to_numpy()), title, layer=layer)
+            rows = fused.select("shot_index", "start_s", "end_s").with_columns(pl.Series("embedding", list(vectors)))
+            yield "contextual_embeddings", rows
+
+        yield from materialise_titles(context, ("contextual_embeddings",), contextualise_title)
+
+    return [encoder, contextual_embeddings]

@@ -1,0 +1,180 @@
+"""Which version every table's partition has, and which it would have if it were made now.
+
+A version is a hash of what a partition is made from: the versions of its inputs, the code version of its step and the
+identity of the resource that shapes its values (an encoder and its weights, a detector and its threshold). Versions are
+stored in the Delta tables themselves, so comparing the stored one with the one that would be made now says what is
+missing, fresh or stale without Dagster's database, and a step that finds its partition fresh does no work.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from resources.lake import DeltaLake
+from resources.timed_text import choose_track
+
+
+class Shaping(Protocol):
+    """A resource that decides the values in a table."""
+
+    def space(self) -> str:
+        """Everything that can change the values: model, weights by content, preprocessing, dimensions."""
+        ...
+
+    def config_key(self) -> str:
+        """The part of `space` that is known without opening weights: Dagster's code version at load time."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a per-title table's version comes about.
+
+    code:      raised by hand when the step's code changes what it writes.
+    inputs:    tables of the same title, or parts of its drop (`PARTS`), that the step reads.
+    shaped_by: key of the resource that decides the values, if any.
+    """
+
+    code: str
+    inputs: tuple[str, ...]
+    shaped_by: str | None = None
+
+
+PARTS = ("media", "sound", "timed_text", "metadata")
+"""The parts of a drop that change independently: a new subtitle line must not make the video stale."""
+
+RECIPES: Mapping[str, Recipe] = {
+    "shots": Recipe("1", ("media",), "shot_detector"),
+    "shot_frames": Recipe("1", ("shots",), "frame_sampler"),
+    "video_embeddings": Recipe("1", ("shot_frames",), "video_encoder"),
+    "audio_embeddings": Recipe("1", ("shots", "sound"), "audio_encoder"),
+    "text_embeddings": Recipe("1", ("shots", "timed_text"), "text_encoder"),
+    "global_embeddings": Recipe("1", ("metadata",), "title_encoder"),
+    "fused_embeddings": Recipe("1", ("video_embeddings", "audio_embeddings", "text_embeddings"), "fusion"),
+    "contextual_embeddings": Recipe("1", ("fused_embeddings", "global_embeddings", "encoder"), "contextualiser"),
+}
+"""Per-title tables in the order in which they are made. `titles` itself is the drop's content (see `drop_version`)."""
+
+TITLES_CODE = "1"
+ENCODER_CODE = "1"
+PROBES_CODE = "1"
+LABELS_CODE = "1"
+
+
+def digest(*parts: str | None) -> str:
+    """128 bits of BLAKE2b over the parts, as 32 hex characters; no two different lists of parts share their bytes."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = b"" if part is None else part.encode()
+        hasher.update(f"{'-' if part is None else len(data)}:".encode())
+        hasher.update(data)
+    return hasher.hexdigest()
+
+
+def title_text(row: Mapping[str, Any]) -> str:
+    """What is embedded of a title as a whole: its name, kind, synopsis, tags and genres, a line each."""
+    lines = [row["title"], row["type"], row["synopsis"], ", ".join(row["tags"]), ", ".join(row["genres"])]
+    return "\n".join(line for line in lines if line)
+
+
+def parts_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """The versions of a drop's parts, from its row in `titles`."""
+    track = choose_track([TextTrack(**track) for track in row["text_tracks"]], row["language"])
+    return {
+        "media": row["media_sha256"],
+        "sound": digest(row["media_sha256"], row["language"]),
+        "timed_text": digest(track.name, track.sha256) if track else digest("no timed text"),
+        "metadata": digest(title_text(row)),
+    }
+
+
+@dataclass(frozen=True)
+class TextTrack:
+    """A timed-text file of a drop, as the table `titles` describes it."""
+
+    name: str
+    language: str | None
+    kind: str | None
+    format: str
+    sha256: str
+
+
+class Catalogue:
+    """The versions of one lake at one moment: what is stored, and what the given resources would make.
+
+    Reads the Delta logs and the table `titles` once, when first asked. `resources` maps a resource key to the resource.
+    """
+
+    def __init__(self, lake: DeltaLake, resources: Mapping[str, Shaping]) -> None:
+        self._lake = lake
+        self._resources = resources
+        self._stored: dict[str, Mapping[tuple[str, ...], str]] = {}
+        self._spaces: dict[str, str] = {}
+        self._made: dict[tuple[str, str], str | None] = {}
+
+    @cached_property
+    def titles(self) -> Mapping[str, Mapping[str, Any]]:
+        """The rows of `titles` by title id."""
+        return {row["title_id"]: row for row in self._lake.scan("titles").collect().iter_rows(named=True)}
+
+    @cached_property
+    def encoder_version(self) -> str | None:
+        """The newest encoder's version; None when none was trained yet. Versions begin with their UTC time."""
+        return max((key[0] for key in self.stored_in("encoder")), default=None)
+
+    def stored_in(self, table: str) -> Mapping[tuple[str, ...], str]:
+        if table not in self._stored:
+            self._stored[table] = self._lake.data_versions(table)
+        return self._stored[table]
+
+    def stored(self, table: str, title_id: str) -> str | None:
+        """The version that the title's partition has; of contextual embeddings, the partition of the newest encoder."""
+        if table == "contextual_embeddings":
+            return self.stored_in(table).get((self.encoder_version or "", title_id))
+        return self.stored_in(table).get((title_id,))
+
+    def made_now(self, table: str, title_id: str) -> str | None:
+        """The version that the partition would have if everything up to it were made now; None where that cannot be
+        made yet: the title is not registered, or no encoder exists."""
+        key = (table, title_id)
+        if key not in self._made:
+            self._made[key] = self._version_from_inputs(table, title_id)
+        return self._made[key]
+
+    def is_fresh(self, table: str, title_id: str) -> bool:
+        stored = self.stored(table, title_id)
+        return stored is not None and stored == self.made_now(table, title_id)
+
+    def stale(self, title_id: str) -> Iterator[str]:
+        """The per-title tables, in the order in which they are made, whose partition is missing or stale and could be
+        made now."""
+        for table in RECIPES:
+            if self.made_now(table, title_id) is not None and not self.is_fresh(table, title_id):
+                yield table
+
+    def space(self, resource: str) -> str:
+        if resource not in self._spaces:
+            self._spaces[resource] = self._resources[resource].space()
+        return self._spaces[resource]
+
+    def fused_space(self) -> str:
+        """The embedding space of the fused vectors that the resources would make; one encoder serves one space."""
+        return " | ".join(self.space(key) for key in ("video_encoder", "audio_encoder", "text_encoder", "fusion"))
+
+    def _version_from_inputs(self, table: str, title_id: str) -> str | None:
+        recipe = RECIPES[table]
+        versions = [self._input_version(name, title_id) for name in recipe.inputs]
+        if None in versions:
+            return None
+        space = self.space(recipe.shaped_by) if recipe.shaped_by else None
+        return digest(table, recipe.code, space, *versions)
+
+    def _input_version(self, name: str, title_id: str) -> str | None:
+        if name == "encoder":
+            return self.encoder_version
+        if name in PARTS:
+            row = self.titles.get(title_id)
+            return parts_of(row)[name] if row else None
+        return self.made_now(name, title_id)

@@ -1,0 +1,106 @@
+"""A finished small catalogue, made once by the command itself, and copies of it to do things to."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mediafm_assets.cli import main
+from resources.lake import DeltaLake
+
+QUICK_ENCODER = {"layers": 1, "hidden": 32, "heads": 2, "max_steps": 6, "fixed_steps": 6, "evaluate_every": 3}
+
+
+@dataclass
+class Places:
+    """A landing zone, a lake and a Dagster instance of their own."""
+
+    root: Path
+
+    @property
+    def landing(self) -> Path:
+        return self.root / "landing"
+
+    @property
+    def lake(self) -> DeltaLake:
+        return DeltaLake(uri=str(self.root / "lake"))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "MEDIAFM_LANDING": str(self.landing),
+            "MEDIAFM_LAKE": str(self.root / "lake"),
+            "DAGSTER_HOME": str(self.root / "home"),
+            "MEDIAFM_ENCODER_OVERRIDES": json.dumps(QUICK_ENCODER),
+        }
+
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+
+    def files(self) -> dict[str, float]:
+        """Every data file of the lake with its modification time."""
+        lake = self.root / "lake"
+        return {str(path.relative_to(lake)): path.stat().st_mtime_ns for path in lake.rglob("*.parquet")}
+
+    def versions(self, title_id: str) -> dict[str, str]:
+        """The stored version of each per-title table; of contextual embeddings, the newest encoder's."""
+        tables = ("titles", "shots", "shot_frames", "video_embeddings", "audio_embeddings", "text_embeddings")
+        tables += ("global_embeddings", "fused_embeddings")
+        stored = {table: self.lake.data_versions(table).get((title_id,), "") for table in tables}
+        contextual = self.lake.data_versions("contextual_embeddings")
+        newest = max((key for key in contextual if key[1] == title_id), default=None)
+        return {**stored, "contextual_embeddings": contextual[newest] if newest else ""}
+
+    def copy(self, root: Path) -> "Places":
+        shutil.copytree(self.root, root)
+        return Places(root)
+
+
+@pytest.fixture(scope="session")
+def finished(small_catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """The small catalogue after `mediafm materialize`. Look, but do not touch."""
+    places = Places(tmp_path_factory.mktemp("finished"))
+    shutil.copytree(small_catalogue, places.landing)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        places.use(monkeypatch)
+        assert main(["materialize"]) == 0
+    return places
+
+
+@pytest.fixture
+def places(finished: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    """A copy of the finished catalogue, chosen by the environment."""
+    copy = finished.copy(tmp_path / "copy")
+    copy.use(monkeypatch)
+    return copy
+
+
+@pytest.fixture
+def empty_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    """Three empty places, chosen by the environment."""
+    places = Places(tmp_path / "places")
+    (places.landing / "titles").mkdir(parents=True)
+    places.use(monkeypatch)
+    return places
+
+
+Drop = Callable[..., Path]
+
+
+@pytest.fixture
+def drop() -> Drop:
+    """Drops a title into a landing zone as a good uploader does: title.json last."""
+
+    def land(landing: Path, title_id: str, film: Path | None, **metadata: object) -> Path:
+        folder = landing / "titles" / title_id
+        folder.mkdir(parents=True)
+        if film:
+            shutil.copyfile(film, folder / "film.mp4")
+        (folder / "title.json").write_text(json.dumps({"title": title_id, "media": "film.mp4", **metadata}))
+        return folder
+
+    return land
