@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.video.frame import VideoFrame
+    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class MediaInfo:
     """What a film is. Width and height are as displayed: turned upright, with square pixels."""
 
     duration_s: float
-    fps: float | None  # the average; None where the file does not tell
+    fps: float | None  # the average; None where the file does not tell, or tells its clock's rate instead
     width: int
     height: int
     has_audio: bool
@@ -125,11 +126,11 @@ def probe(path: Path) -> MediaInfo:
         width, height = first.image.width * first.pixel_aspect, float(first.image.height)
         if first.orientation[0]:
             width, height = height, width
-        rate = video.average_rate or video.guessed_rate
+        rate = video.average_rate
         audio = [stream for stream in container.streams.audio if stream.codec_context is not None]
         return MediaInfo(
             duration_s=_declared_end_s(container, video, _zero_s(container, video)) or _demuxed_end_s(path),
-            fps=float(rate) if rate and 0 < rate <= 1000 else None,
+            fps=float(rate) if rate and 0 < rate <= 480 else None,
             width=max(1, round(width)),
             height=max(1, round(height)),
             has_audio=bool(audio),
@@ -176,12 +177,16 @@ def read_frames(path: Path, refuse_truncated: bool = True) -> Generator[Frame]:
                 pts = image.pts if image.pts is not None else image.dts
                 base = float(image.time_base or video.time_base or 0)
                 time_s, duration_s = clock.tick(
-                    None if pts is None else pts * base - zero_s, (image.duration or 0) * base
+                    None if pts is None else round(pts * base - zero_s, 9), (image.duration or 0) * base
                 )
                 n_frames += 1
                 yield Frame(time_s, duration_s, image, aspect, _orientation(image))
         if not n_frames:
             raise BadInput(f"no frame of {path.name} can be decoded; the file is damaged or empty of pictures")
+        if n_errors > n_frames:
+            raise BadInput(
+                f"{n_errors} of {n_errors + n_frames} pictures of {path.name} cannot be decoded; the file is damaged"
+            )
         if n_errors:
             log.warning("%s: %d video packets were skipped, %d frames decoded", path.name, n_errors, n_frames)
         declared_s = _declared_end_s(container, video, zero_s)
@@ -191,6 +196,28 @@ def read_frames(path: Path, refuse_truncated: bool = True) -> Generator[Frame]:
                 f"the video of {path.name} ends at {end_s:.1f} s of the {declared_s:.1f} s that the file declares; "
                 "it is truncated or damaged, copy it again"
             )
+
+
+def is_hdr(image: "VideoFrame") -> bool:
+    """Whether the picture is coded with PQ or HLG, and must be tone-mapped before 8 bits show it rightly."""
+    return image.color_trc in (_PQ, _HLG)
+
+
+def scaled(image: "VideoFrame", width: int, height: int, pixel_format: str, scaler: "VideoReformatter") -> "VideoFrame":
+    """The picture at another size and format, by area averaging. `scaler` is one stream's own."""
+    from av.video.reformatter import Colorspace, Interpolation
+
+    # Untagged video of HD size is BT.709 by convention; FFmpeg would take it for BT.601.
+    untagged_hd = image.colorspace == _UNTAGGED and image.height >= 720 and "rgb" not in image.format.name
+    return scaler.reformat(
+        image,
+        width,
+        height,
+        format=pixel_format,
+        src_colorspace=Colorspace.ITU709 if untagged_hd else None,
+        interpolation=Interpolation.AREA,
+        threads=1,
+    )
 
 
 class SmallFrames:
@@ -213,25 +240,14 @@ class SmallFrames:
 
     def __call__(self, frame: Frame) -> "VideoFrame":
         """The small frame, as stored: `upright` turns what is made of it."""
-        from av.video.reformatter import Colorspace, Interpolation
-
         image = frame.image
         if self._size is None:
             width, height = image.width * frame.pixel_aspect, float(image.height)
             shrink = min(1.0, self._short_side / min(width, height), 8 * self._short_side / max(width, height))
             self._size = max(1, round(width * shrink)), max(1, round(height * shrink))
-        hdr = image.color_trc in (_PQ, _HLG)
-        # Untagged video of HD size is BT.709 by convention; FFmpeg would take it for BT.601.
-        untagged_hd = image.colorspace == _UNTAGGED and image.height >= 720
-        small = self._scaler.reformat(
-            image,
-            *self._size,
-            format="yuv420p10le" if hdr else "yuv420p",
-            src_colorspace=Colorspace.ITU709 if untagged_hd else None,
-            interpolation=Interpolation.AREA,
-            threads=1,
-        )
-        return self._sdr(small, image.color_trc) if hdr else small
+        if not is_hdr(image):
+            return scaled(image, *self._size, "yuv420p", self._scaler)
+        return self._sdr(scaled(image, *self._size, "yuv420p10le", self._scaler), image.color_trc)
 
     def _sdr(self, small: "VideoFrame", transfer: int) -> "VideoFrame":
         import av

@@ -1,8 +1,8 @@
 """Shots and their sampled frames, in one decode of the film.
 
-`detect_shots` decodes once. The detector sees every frame at its own size. The frames of the shot that is still open are
-thinned as it grows, and only those that end up as samples are scaled and compressed: memory depends on neither the
-shot's nor the film's length.
+`detect_shots` decodes once. The detector sees every frame at its own size. The frames of the shot that is still open
+are thinned as it grows, and only those that end up as samples are scaled and compressed: memory depends on neither
+the shot's nor the film's length.
 
 A detector takes frames one by one, in order, and names cuts: the index of the first frame of a new shot. The shots tile
 [0, number of frames) in half-open ranges.
