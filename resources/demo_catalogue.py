@@ -93,14 +93,14 @@ class Act(NamedTuple):
 
 ACTS = {
     "calm": Act(
-        0.3, (1.6, 3.0), 1.05, 1.0, 0.06, ((0, 4, 7), (5, 9, 12), (7, 11, 14)), "morning quiet home slow smile"
+        0.3, (1.5, 2.8), 1.05, 1.0, 0.06, ((0, 4, 7), (5, 9, 12), (7, 11, 14)), "morning quiet home slow smile"
     ),
     "conflict": Act(
-        0.3, (1.3, 2.4), 0.82, 0.75, -0.1, ((0, 3, 7), (8, 12, 15), (5, 8, 12)), "lie wrong leave never why"
+        0.3, (1.2, 2.2), 0.82, 0.75, -0.1, ((0, 3, 7), (8, 12, 15), (5, 8, 12)), "lie wrong leave never why"
     ),
-    "climax": Act(0.2, (1.0, 1.7), 0.72, 1.25, 0.18, ((0, 3, 6), (1, 4, 7), (6, 9, 12)), "run now danger help hurry"),
+    "climax": Act(0.2, (1.0, 1.6), 0.72, 1.25, 0.18, ((0, 3, 6), (1, 4, 7), (6, 9, 12)), "run now danger help hurry"),
     "resolution": Act(
-        0.2, (1.8, 3.0), 1.18, 1.05, 0.1, ((0, 4, 7), (9, 12, 16), (0, 4, 12)), "thanks together again forgive peace"
+        0.2, (1.6, 2.8), 1.18, 1.05, 0.1, ((0, 4, 7), (9, 12, 16), (0, 4, 12)), "thanks together again forgive peace"
     ),
 }
 
@@ -171,7 +171,7 @@ _LINES = (
     "{act}... {act}, {name}!",
 )
 # Where the series stand in each run of 24 titles: place -> number of episodes.
-_SERIES = {6: 3, 12: 2, 18: 3}
+_SERIES = {4: 2, 12: 3, 18: 3}
 
 
 @dataclass(frozen=True)
@@ -362,9 +362,9 @@ def tell_story(index: int, seed: int, shots_per_title: int) -> Story:
             if end - scene_end == 1:  # no scene of a single shot
                 scene_end = end
             elsewhere = [s for s in pool if not scenes or s != scenes[-1].setting]
-            sound = str(rng.choice(["dialogue", "dialogue", "music", "ambience" if act_name != "climax" else "music"]))
-            if act_name == "calm" and len(scenes) == 1:
-                sound = "silence" if index % 4 == 0 else "dialogue"
+            quiet = {"calm": "silence", "climax": "music"}.get(act_name, "ambience")
+            # Somebody speaks in every film.
+            sound = str(rng.choice(["dialogue", "dialogue", "music", quiet])) if scenes else "dialogue"
             scene = Scene(str(rng.choice(elsewhere)), act_name, sound, shot, scene_end)
             for number in range(shot, scene_end):
                 length = round(float(rng.uniform(*act.shot_s)) * FPS)
