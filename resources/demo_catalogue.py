@@ -164,9 +164,9 @@ _NAMES = (
 )
 _LINES = (
     "{name}, do you see the {thing}?",
-    "I will {act} by the {thing}.",
+    "One word by the {thing}: {act}.",
     "It was the {genre}, {name}. It was always the {genre}.",
-    "We must {act}. The {genre} is near the {thing}.",
+    "The {genre} is near the {thing}. Listen, {act}.",
     "Tell {name} about the {thing} and the {genre}.",
     "{act}... {act}, {name}!",
 )
