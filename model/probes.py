@@ -1,0 +1,245 @@
+"""Linear probes: what frozen embeddings are worth on the five published tasks.
+
+Every task predicts a property of a clip from the mean of its shots' vectors, with a linear model of scikit-learn, on
+folds that never divide a title. Scores are of the out-of-fold predictions. Intervals are percentiles of 200 bootstrap
+samples of titles, since clips of one title are not independent.
+
+| task | model | published metric |
+|---|---|---|
+| ad_relevancy, clip_tone | logistic regression per label | micro average precision |
+| clip_genre | logistic regression per genre | macro average precision over the eleven genres |
+| clip_retrieval | logistic regression | average precision |
+| clip_popularity | ridge regression, ten folds | Kendall's tau within each title, averaged over titles |
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+GENRES = (
+    "Action", "Anime", "Comedy", "Documentary", "Drama", "Fantasy", "Horror", "Kids", "Romance", "Sci-fi", "Thriller",
+)  # fmt: skip
+METRICS = {
+    "ad_relevancy": "micro AP",
+    "clip_popularity": "Kendall's tau",
+    "clip_tone": "micro AP",
+    "clip_genre": "macro AP",
+    "clip_retrieval": "AP",
+}
+FOLDS = {"clip_popularity": 10}
+DEFAULT_FOLDS = 5
+MINIMUM_TITLES = 4
+MINIMUM_CLIPS = 20
+MINIMUM_POSITIVES = 4
+"""Of one label, in at least two titles: with fewer, some fold has nothing to learn it from."""
+BOOTSTRAP = 200
+# Standardised features of 768 to 2304 dimensions against hundreds of clips: strong regularisation, fixed for all
+# representations so that none is tuned at the others' expense.
+LOGISTIC_C = 0.01
+RIDGE_ALPHA = 1000.0
+
+
+class ProbeResult(NamedTuple):
+    """A cell of the table `probe_metrics`: the score with its 95 % interval, or a note that says why there is none."""
+
+    metric: str
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n_clips: int
+    n_titles: int
+    note: str | None
+
+
+def shots_of(
+    start_s: NDArray[np.floating], end_s: NDArray[np.floating], clip_start_s: float, clip_end_s: float
+) -> NDArray[np.bool_]:
+    """Which shots a clip consists of: (n,) bool.
+
+    start_s, end_s: (n,) seconds. A shot counts if at least half of it lies in the clip; if none does, the one that
+    overlaps the clip most. Raises ValueError when the clip lies outside of all shots.
+    """
+    overlap = np.minimum(end_s, clip_end_s) - np.maximum(start_s, clip_start_s)
+    if not len(overlap) or overlap.max() <= 0:
+        raise ValueError(f"no shot lies between {clip_start_s:g} s and {clip_end_s:g} s")
+    inside = overlap >= (end_s - start_s) / 2
+    return inside if inside.any() else np.arange(len(overlap)) == overlap.argmax()
+
+
+def pool(
+    start_s: NDArray[np.floating],
+    end_s: NDArray[np.floating],
+    vectors: NDArray[np.floating],
+    clip_start_s: float,
+    clip_end_s: float,
+) -> NDArray[np.float64]:
+    """The mean vector, (d,), of a clip's shots; vectors: (n, d). Raises ValueError as `shots_of`."""
+    of_clip = shots_of(start_s, end_s, clip_start_s, clip_end_s)
+    mean: NDArray[np.float64] = vectors[of_clip].mean(axis=0, dtype=np.float64)
+    return mean
+
+
+def probe(
+    task: str, features: Sequence[NDArray[np.floating]], targets: Sequence[Any], titles: Sequence[str], seed: int = 0
+) -> ProbeResult:
+    """Score one representation on one task.
+
+    features: n vectors of (d,). targets: n times a list of labels (ad_relevancy, clip_tone, clip_genre), a float
+    (clip_popularity) or 0/1 (clip_retrieval). titles: n title ids, which folds keep together.
+    """
+    metric = METRICS[task]
+    groups = np.asarray(titles)
+    n_titles = len(set(titles))
+
+    def without_number(note: str) -> ProbeResult:
+        return ProbeResult(metric, None, None, None, len(titles), n_titles, note)
+
+    if len(titles) < MINIMUM_CLIPS or n_titles < MINIMUM_TITLES:
+        return without_number(
+            f"too few labels: {len(titles)} clips of {n_titles} titles; "
+            f"{MINIMUM_CLIPS} clips of {MINIMUM_TITLES} titles are needed"
+        )
+    matrix = np.vstack(features)
+    folds = min(FOLDS.get(task, DEFAULT_FOLDS), n_titles)
+    if task == "clip_popularity":
+        truth = np.asarray(targets, dtype=np.float64)
+        predicted = _out_of_fold(matrix, truth[:, None], groups, folds, _fit_ridge)[:, 0]
+        score: Callable[[NDArray[np.int64]], float] = _tau_within_titles(truth, predicted, groups)
+    else:
+        names, truth = _multi_hot(task, targets, groups)
+        if not names:
+            return without_number(
+                f"too few labels: no label has {MINIMUM_POSITIVES} clips in two titles, and as many without"
+            )
+        score = _average_precision(task, truth, _out_of_fold(matrix, truth, groups, folds, _fit_logistic))
+    value = score(np.arange(len(groups)))
+    if not np.isfinite(value):
+        return without_number("too few labels: no title has two clips of different score")
+    low, high = _interval(score, groups, seed)
+    return ProbeResult(metric, value, low, high, len(titles), n_titles, None)
+
+
+def _multi_hot(task: str, targets: Sequence[Any], groups: NDArray[np.str_]) -> tuple[list[str], NDArray[np.bool_]]:
+    """Labels frequent enough to be learnt, and (n, labels) bool."""
+    if task == "clip_retrieval":
+        names, truth = ["clip-worthy"], np.asarray(targets, dtype=bool)[:, None]
+    else:
+        names = list(GENRES) if task == "clip_genre" else sorted({label for labels in targets for label in labels})
+        truth = np.asarray([[name in labels for name in names] for labels in targets], dtype=bool).reshape(
+            len(targets), -1
+        )
+    enough = [
+        MINIMUM_POSITIVES <= column.sum() <= len(column) - MINIMUM_POSITIVES and len(set(groups[column])) > 1
+        for column in truth.T
+    ]
+    return [name for name, kept in zip(names, enough, strict=True) if kept], truth[:, np.asarray(enough, dtype=bool)]
+
+
+def _out_of_fold(
+    features: NDArray[np.floating],
+    truth: NDArray[Any],
+    groups: NDArray[np.str_],
+    folds: int,
+    fit: Callable[[NDArray[np.floating], NDArray[Any]], Callable[[NDArray[np.floating]], NDArray[np.float64]]],
+) -> NDArray[np.float64]:
+    """Predictions, of the shape of truth (n, targets), for every clip by models that have not seen its title."""
+    from sklearn.model_selection import GroupKFold
+    from sklearn.preprocessing import StandardScaler
+
+    predicted = np.zeros(truth.shape)
+    for training, held_out in GroupKFold(folds).split(features, groups=groups):
+        scaler = StandardScaler().fit(features[training])
+        seen, unseen = _rotated(scaler.transform(features[training]), scaler.transform(features[held_out]))
+        for target in range(truth.shape[1]):
+            predicted[held_out, target] = fit(seen, truth[training, target])(unseen)
+    return predicted
+
+
+def _rotated(
+    seen: NDArray[np.floating], unseen: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Both sets of features in the basis of the space that the seen ones span: (m, r) and (k, r), r <= m.
+
+    An L2-regularised linear model lies in that space, so it predicts the same from fewer numbers.
+    """
+    values, vectors = np.linalg.eigh(seen @ seen.T)
+    kept = values > values[-1] * 1e-10
+    scale = np.sqrt(values[kept])
+    return vectors[:, kept] * scale, unseen @ (seen.T @ (vectors[:, kept] / scale))
+
+
+def _fit_logistic(
+    features: NDArray[np.floating], truth: NDArray[np.bool_]
+) -> Callable[[NDArray[np.floating]], NDArray[np.float64]]:
+    """Probabilities, which is what predictions of several folds and labels are compared by."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    if truth.all() or not truth.any():
+        share = float(truth.mean())
+        return lambda held_out: np.full(len(held_out), share)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the last decimals do not change a ranking
+        model = LogisticRegression(C=LOGISTIC_C, max_iter=100).fit(features, truth)
+    return lambda held_out: model.predict_proba(held_out)[:, 1]
+
+
+def _fit_ridge(
+    features: NDArray[np.floating], truth: NDArray[np.float64]
+) -> Callable[[NDArray[np.floating]], NDArray[np.float64]]:
+    from sklearn.linear_model import Ridge
+
+    return Ridge(alpha=RIDGE_ALPHA).fit(features, truth).predict  # type: ignore[no-any-return]
+
+
+def _average_precision(
+    task: str, truth: NDArray[np.bool_], predicted: NDArray[np.float64]
+) -> Callable[[NDArray[np.int64]], float]:
+    """The task's average precision over a choice of clips; labels that the choice lacks are left out."""
+    from sklearn.metrics import average_precision_score
+
+    average = "macro" if METRICS[task] == "macro AP" else "micro"
+
+    def score(clips: NDArray[np.int64]) -> float:
+        shown = truth[clips].any(axis=0)
+        if not shown.any():
+            return float("nan")
+        return float(average_precision_score(truth[clips][:, shown], predicted[clips][:, shown], average=average))
+
+    return score
+
+
+def _tau_within_titles(
+    truth: NDArray[np.float64], predicted: NDArray[np.float64], groups: NDArray[np.str_]
+) -> Callable[[NDArray[np.int64]], float]:
+    """Kendall's tau (b) of each title's clips, averaged over a choice of clips' titles; ties leave a title out."""
+    from scipy.stats import kendalltau
+
+    names, title_of = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(title_of)
+    tau = np.array(
+        [kendalltau(truth[title_of == title], predicted[title_of == title]).statistic for title in range(len(names))]
+    )
+
+    def score(clips: NDArray[np.int64]) -> float:
+        # A title that a bootstrap sample holds twice counts twice.
+        times = np.bincount(title_of[clips], minlength=len(names)) / sizes
+        usable = np.isfinite(tau) & (times > 0)
+        return float(np.average(tau[usable], weights=times[usable])) if usable.any() else float("nan")
+
+    return score
+
+
+def _interval(score: Callable[[NDArray[np.int64]], float], groups: NDArray[np.str_], seed: int) -> tuple[float, float]:
+    """95 % percentile interval over bootstrap samples of titles (a cluster bootstrap)."""
+    rng = np.random.default_rng(seed)
+    clips_of = [np.flatnonzero(groups == title) for title in sorted(set(groups))]
+    scores = []
+    for _ in range(BOOTSTRAP):
+        chosen = rng.integers(len(clips_of), size=len(clips_of))
+        scores.append(score(np.concatenate([clips_of[title] for title in chosen])))
+    low, high = np.nanpercentile(scores, [2.5, 97.5])
+    return float(low), float(high)
