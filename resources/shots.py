@@ -19,6 +19,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -395,7 +396,11 @@ class _RunMiddles:
 
 
 class _Network:
-    """The network with the package's weights, on one device. windows: how many it takes at a time."""
+    """The network with the package's weights, on one device. windows: how many it takes at a time.
+
+    On the CPU each window has a thread of its own: windows are independent, whereas threads within one operation wait
+    for each other after every one of them, which on a busy machine costs several times the work.
+    """
 
     def __init__(self, device: str) -> None:
         import torch
@@ -406,18 +411,26 @@ class _Network:
             model = TransNetV2(device=device).eval()
         self.device = torch.device(device)
         on_gpu = self.device.type == "cuda"
-        self.windows = 8 if on_gpu else 1  # larger batches were slower on the CPU
+        self.windows = 8 if on_gpu else min(4, os.cpu_count() or 1)
         self._exact = _Folded(model, torch.float32)
         self._quick = _Folded(model, torch.bfloat16) if on_gpu or _cpu_has_bf16() else None
         if on_gpu and self._quick:
             self._quick.probabilities = torch.compile(self._quick.probabilities)  # type: ignore[method-assign]
-        self._lock = threading.Lock()
+        # On a GPU one thread, so that titles take turns.
+        self._workers = _single_threaded_workers(1 if on_gpu else self.windows)
 
     def __call__(self, windows: "np.ndarray", threshold: float) -> "np.ndarray":
         """(n, 100, 27, 48, 3) uint8 -> (n, 100) probabilities that a shot ends with the frame."""
+        import numpy as np
+
+        at_once = len(windows) if self.device.type == "cuda" else 1
+        parts = [windows[i : i + at_once] for i in range(0, len(windows), at_once)]
+        return np.concatenate(list(self._workers.map(self._probabilities, parts, [threshold] * len(parts))))
+
+    def _probabilities(self, windows: "np.ndarray", threshold: float) -> "np.ndarray":
         import torch
 
-        with self._lock, torch.inference_mode():
+        with torch.inference_mode():
             frames = torch.from_numpy(windows).to(self.device)
             if self._quick is None:
                 return self._exact.probabilities(frames).cpu().numpy()
@@ -427,6 +440,27 @@ class _Network:
             if close.any():
                 probabilities[close] = self._exact.probabilities(frames[close])
             return probabilities.cpu().numpy()
+
+
+def _single_threaded_workers(n: int) -> ThreadPoolExecutor:
+    """n threads in which a PyTorch operation runs on the thread alone; all are started here.
+
+    PyTorch keeps the number of threads per thread, and one for threads to come, which is put back.
+    """
+    import torch
+
+    before, started = torch.get_num_threads(), threading.Barrier(n + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        started.wait()
+
+    workers = ThreadPoolExecutor(n, "transnet", initializer=begin)
+    for _ in range(n):
+        workers.submit(int)  # each starts one more thread, as none is idle yet
+    started.wait()
+    torch.set_num_threads(before)
+    return workers
 
 
 class _Folded:
