@@ -1,21 +1,22 @@
 """The Delta lake: the graph's IO manager, and what its steps and checks call directly.
 
-Every write replaces whole partitions in one commit, named by an escaped predicate, after the rows were found to keep the
-table's contract. So a reader sees a partition as it was or as it is, never half of it, and two writers of different
+Every write replaces whole partitions in one commit, named by an escaped predicate, after the rows were found to keep
+the table's contract. So a reader sees a partition as it was or as it is, never half of it, and two writers of different
 partitions never meet. Two writers of one partition conflict; the later one reads the log again and writes again.
 """
 
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
+from pydantic import Field
 
-from resources.tables import TABLES, arrow_schema, checks, column_schema, polars_schema, violations
+from resources.tables import TABLES, WHOLE_PARTITION, arrow_schema, checks, column_schema, polars_schema
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,8 +28,11 @@ ATTEMPTS = 8
 FIRST_PAUSE_S = 0.05
 ROWS_PER_GROUP = 1024
 """Rows that the Parquet writer holds back at once: a thousand JPEGs are about 20 MB."""
+LONGEST_DATA_VERSION = 32
+"""Longer strings are cut in the Delta log's statistics, which is where versions are read from."""
 
 T = TypeVar("T")
+Partition = Mapping[str, str]
 
 
 class PartitionMissing(LookupError):
@@ -44,10 +48,12 @@ class DeltaLake(dg.ConfigurableIOManager):
 
     uri:             a folder, or `s3://bucket/prefix`.
     storage_options: for object stores, as delta-rs takes them; credentials come from the environment by default.
+
+    delta-rs does not survive a fork: processes that use a lake must be spawned, as Dagster's are.
     """
 
     uri: str
-    storage_options: dict[str, str] = {}
+    storage_options: dict[str, str] = Field(default={})
 
     # ---- tables --------------------------------------------------------------------------------------------------
 
@@ -75,112 +81,110 @@ class DeltaLake(dg.ConfigurableIOManager):
             return None
 
     def _open_or_create(self, table: str) -> "DeltaTable":
-        from deltalake import DeltaTable
+        from deltalake import CommitProperties, DeltaTable
         from deltalake.exceptions import DeltaError
 
-        def open_or_create() -> "DeltaTable":
-            found = self._open(table)
-            if found is not None:
-                return found
-            if "://" not in self.uri:
-                Path(self.table_uri(table)).mkdir(parents=True, exist_ok=True)
-            try:
-                return DeltaTable.create(
-                    self.table_uri(table),
-                    schema=arrow_schema(table),
-                    partition_by=list(TABLES[table].partition_by),
-                    name=table,
-                    description=TABLES[table].description,
-                    storage_options=self.storage_options or None,
-                )
-            except DeltaError:
-                created_by_another = self._open(table)
-                if created_by_another is None:
-                    raise
-                return created_by_another
-
-        return open_or_create()
+        found = self._open(table)
+        if found is not None:
+            return found
+        if "://" not in self.uri:
+            Path(self.table_uri(table)).mkdir(parents=True, exist_ok=True)
+        declared = TABLES[table]
+        try:
+            return DeltaTable.create(
+                self.table_uri(table),
+                schema=arrow_schema(table),
+                partition_by=list(declared.partition_by),
+                name=table,
+                description=declared.description,
+                configuration={"delta.dataSkippingStatsColumns": ",".join(("data_version", *declared.key))},
+                storage_options=self.storage_options or None,
+                # Without this, the loser of a race creates the table once more, as version 1 over the winner's.
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        except DeltaError:
+            created_by_another = self._open(table)
+            if created_by_another is None:
+                raise
+            return created_by_another
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def write(self, table: str, partition: Mapping[str, str], rows: "Rows", data_version: str) -> int:
-        """Replace one partition by `rows` in one commit; returns their number.
+    def write(self, table: str, partition: Partition, rows: "Rows", data_version: str) -> int:
+        """Replace one partition by `rows` in one commit; returns their number. No rows leave no partition.
 
-        rows: a frame, or frames that are consumed one by one, without partition columns and `data_version` (or with
-        them; they are overwritten). Frames are cast to the declared types where that loses nothing.
-        Raises ContractError, having written nothing, for rows that break the table's contract; OSError or DeltaError
-        when the store fails, in which case readers still see the partition as it was.
+        rows: a frame, or frames that are consumed one by one, in any order of columns. Partition columns and
+        `data_version` may be there or not: they are filled in, `data_version` is overwritten, and another partition's
+        rows are refused. Integers of another width, whole numbers for decimals and columns of nulls are cast.
+        Raises ContractError, having written nothing, for rows that break the table's contract; whatever the rows'
+        iterator raises; OSError or DeltaError when the store fails. Readers then still see the partition as it was.
         """
         import polars as pl
 
         frames = [rows] if isinstance(rows, pl.DataFrame) else rows
-        with _spooled(table, (self._complete(table, partition, frame, data_version) for frame in frames)) as spool:
-            if spool.rows:
-                self._commit(table, partition, spool)
-            else:
-                self._delete(table, partition)
-            return spool.rows
+        _refuse_names(table, partition, data_version)
+        return self._replace(table, [partition], (_complete(table, partition, f, data_version) for f in frames))
 
-    def _complete(
-        self, table: str, partition: Mapping[str, str], frame: "pl.DataFrame", data_version: str
-    ) -> "pl.DataFrame":
-        """The frame with all declared columns in their order and types."""
-        import polars as pl
+    def write_partitions(self, table: str, rows: "pl.DataFrame", data_version: str | None = None) -> int:
+        """Replace, in one commit, every partition that `rows` name in their partition columns; returns their number.
 
-        declared = TABLES[table]
-        if set(partition) != set(declared.partition_by):
-            raise ContractError(f"{table} is partitioned by {declared.partition_by}, not by {tuple(partition)}")
-        constants = {**partition, "data_version": data_version}
-        frame = frame.with_columns(pl.lit(value).alias(name) for name, value in constants.items())
-        schema = polars_schema(table)
-        if set(frame.columns) == set(schema):
-            try:
-                frame = frame.select(list(schema)).cast(dict(schema))
-            except pl.exceptions.PolarsError as error:
-                raise ContractError(f"{table} {_shown(partition)}: {error}") from error
-        found = violations(table, frame) if declared.name != "shots" else checks(table)["schema_matches"](frame)
-        if found:
-            raise ContractError(f"{table} {_shown(partition)}: {'; '.join(found)}")
-        return frame
+        data_version: of all of them; None when `rows` have a column of that name. Raises as `write`.
+        """
+        declared = TABLES[table].partition_by
+        missing = [name for name in declared if name not in rows.columns]
+        if missing:
+            raise ContractError(f"{table}: the rows do not say their {', '.join(missing)}")
+        parts = []
+        for values, frame in rows.partition_by(declared, as_dict=True, maintain_order=True).items():
+            partition = dict(zip(declared, values, strict=True))
+            version = data_version or version_of(table, frame)
+            _refuse_names(table, partition, version)
+            parts.append((partition, _complete(table, partition, frame, version)))
+        if not parts:
+            return 0
+        return self._replace(table, [partition for partition, _ in parts], (frame for _, frame in parts))
 
-    def _commit(self, table: str, partition: Mapping[str, str], spool: "_Spool") -> None:
+    def delete(self, table: str, partition: Partition) -> None:
+        """Remove one partition; nothing happens when it is not there."""
+        self.write(table, partition, [], "0")
+
+    def _replace(self, table: str, partitions: Sequence[Partition], frames: "Iterable[pl.DataFrame]") -> int:
         from deltalake import write_deltalake
 
-        predicate = _predicate(partition)
-        properties = _writer_properties(table)
+        predicate = _predicate(partitions)
+        with _spooled(table, frames) as spool:
 
-        def overwrite() -> None:
-            write_deltalake(
-                self._open_or_create(table),
-                spool.reader(),
-                mode="overwrite",
-                predicate=predicate,
-                writer_properties=properties,
-            )
+            def overwrite() -> None:
+                write_deltalake(
+                    self._open_or_create(table),
+                    spool.reader(),
+                    mode="overwrite",
+                    predicate=predicate,
+                    writer_properties=_writer_properties(table),
+                )
 
-        _retrying(overwrite)
-
-    def _delete(self, table: str, partition: Mapping[str, str]) -> None:
-        _retrying(lambda: self._open_or_create(table).delete(_predicate(partition)))
+            if spool.rows:
+                _retrying(overwrite)
+            else:
+                _retrying(lambda: self._open_or_create(table).delete(predicate))
+            return spool.rows
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def read(self, table: str, **partition: str) -> "pl.DataFrame":
-        """The rows of one partition, or of all partitions that agree in the columns given, in the declared columns.
+        """The rows of one partition, or of all partitions that agree in the columns given, in the declared columns, in
+        the order of the key.
 
         Opens the files of those partitions only. Raises PartitionMissing when there are none.
         """
         import polars as pl
 
-        unknown = set(partition) - set(TABLES[table].partition_by)
-        if unknown or not partition:
-            raise ValueError(f"{table} is partitioned by {TABLES[table].partition_by}, not by {tuple(partition)}")
+        declared = TABLES[table]
         found = self._open(table)
-        filters = [(name, "=", value) for name, value in partition.items()]
-        if found is None or not found.file_uris(filters):
+        if not self._files_of(found, table, partition) or found is None:
             raise PartitionMissing(f"{table} has no partition {_shown(partition)} in {self.uri}")
         rows = pl.scan_delta(found).filter(*(pl.col(name) == value for name, value in partition.items())).collect()
-        return rows.select(list(polars_schema(table)))
+        return rows.select(list(polars_schema(table))).sort(*declared.partition_by, *declared.key)
 
     def scan(self, table: str) -> "pl.LazyFrame":
         """The whole table, lazily."""
@@ -188,30 +192,45 @@ class DeltaLake(dg.ConfigurableIOManager):
 
         return pl.scan_delta(self._open_or_create(table))
 
+    def partition_files(self, table: str, partition: Partition) -> list[str]:
+        """URIs of the data files of the partitions that agree in the columns given."""
+        return self._files_of(self._open(table), table, partition)
+
+    def _files_of(self, found: "DeltaTable | None", table: str, partition: Partition) -> list[str]:
+        if not partition or set(partition) - set(TABLES[table].partition_by):
+            raise ValueError(f"{table} is partitioned by {TABLES[table].partition_by}, not by {tuple(partition)}")
+        filters = [(name, "=", value) for name, value in partition.items()]
+        return found.file_uris(file_pruning_predicate=filters) if found else []
+
     def data_versions(self, table: str) -> dict[tuple[str, ...], str]:
         """The data version of every partition, by the values of the partition columns in their declared order.
 
-        Read from the Delta log alone: `data_version` is one value per partition, so it is its own minimum.
+        Read from the Delta log alone: `data_version` is one value per partition, so it is its own minimum and maximum.
+        A partition in which somebody else wrote several, or none, has the version "", which no step would produce.
         """
         found = self._open(table)
         if found is None:
             return {}
-        actions = found.get_add_actions(flatten=True)
-        names = [f"partition.{name}" for name in TABLES[table].partition_by]
-        columns = [actions[name].to_pylist() for name in (*names, "min.data_version")] if actions.num_rows else []
-        return {tuple(key): version for *key, version in zip(*columns, strict=True)}
+        names = TABLES[table].partition_by
+        files = _files(found)
+        versions: dict[tuple[str, ...], str] = {}
+        for *key, low, high in files.select(
+            *(f"partition.{name}" for name in names), "min.data_version", "max.data_version"
+        ).iter_rows():
+            version = low if low == high and low is not None else ""
+            versions[tuple(key)] = version if versions.get(tuple(key), version) == version else ""
+        return versions
 
     # ---- Dagster -------------------------------------------------------------------------------------------------
 
-    def write_metadata(self, table: str, partition: Mapping[str, str]) -> dict[str, Any]:
+    def write_metadata(self, table: str, partition: Partition) -> dict[str, Any]:
         """What a materialisation of the partition says in the UI: where it is, how many rows, in which version."""
+        import polars as pl
+
         found = self._open_or_create(table)
-        actions = found.get_add_actions(flatten=True)
-        wanted = [actions[f"partition.{name}"].to_pylist() for name in partition] if actions.num_rows else []
-        counts = actions["num_records"].to_pylist() if actions.num_rows else []
-        rows = sum(count for key, count in zip(zip(*wanted, strict=True), counts) if key == tuple(partition.values()))
+        files = _files(found).filter(*(pl.col(f"partition.{name}") == value for name, value in partition.items()))
         return {
-            "dagster/row_count": rows,
+            "dagster/row_count": int(files["num_records"].sum()),
             "dagster/uri": self.table_uri(table),
             "dagster/column_schema": column_schema(table),
             "partition": _shown(partition),
@@ -219,54 +238,122 @@ class DeltaLake(dg.ConfigurableIOManager):
         }
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Write what an asset returns; the table is named by the last part of the asset's key.
+        """Write what an asset returns into the table that the last part of the asset's key names.
 
         A run over one partition returns a frame, a run over several a mapping of frames by partition key: one commit
-        each. An unpartitioned asset returns a frame with the table's partition columns. A frame's `data_version` is
-        its own column, else the output metadata's `data_version`.
+        each. Dagster's partition key is the value of the table's last partition column; of two, the frame itself has
+        the other. An unpartitioned asset returns a frame with all partition columns, written in one commit. The data
+        version is the frame's own column `data_version`, else the output metadata's `data_version`.
+
+        Raises ContractError for frames whose keys are not exactly the run's, before anything is written.
         """
         table = context.asset_key.path[-1]
-        if context.has_asset_partitions:
-            keys = list(context.asset_partition_keys)
-            frames = obj if isinstance(obj, Mapping) else {keys[0]: obj} if len(keys) == 1 else None
-            if frames is None or set(frames) != set(keys):
-                got = sorted(frames) if frames is not None else type(obj).__name__
-                raise ContractError(f"{table}: the run covers the partitions {keys}, but the step returned {got}")
-            column = (
-                TABLES[table].partition_by[-1]
-                if "title_id" in TABLES[table].partition_by
-                else TABLES[table].partition_by[0]
-            )
-            parts = [({column: key}, frames[key]) for key in keys]
+        stated = {**context.definition_metadata, **context.output_metadata}.get("data_version")
+        data_version = getattr(stated, "value", stated)
+        if not context.has_asset_partitions:
+            context.add_output_metadata({"dagster/row_count": self.write_partitions(table, obj, data_version)})
         else:
-            names = list(TABLES[table].partition_by)
-            groups = obj.partition_by(names, as_dict=True)
-            parts = [(dict(zip(names, key, strict=True)), frame) for key, frame in groups.items()]
-        rows = 0
-        for partition, frame in parts:
-            own = frame["data_version"][0] if "data_version" in frame.columns and len(frame) else None
-            rows += self.write(table, partition, frame, own or context.definition_metadata.get("data_version", ""))
+            keys = list(context.asset_partition_keys)
+            frames = obj if isinstance(obj, Mapping) else {keys[0]: obj} if len(keys) == 1 else {}
+            if set(frames) != set(keys):
+                got = f"frames for {sorted(frames)}" if isinstance(obj, Mapping) else f"one {type(obj).__name__}"
+                raise ContractError(f"{table}: the run covers the partitions {keys}, but the step returned {got}")
+            rows = {key: self._write_key(table, key, frames[key], data_version) for key in keys}
+            # Dagster shows one metadata for all partitions of a run, so a sum would be wrong for each of them.
+            count = {"dagster/row_count": rows[keys[0]]} if len(keys) == 1 else {"rows_by_partition": rows}
+            context.add_output_metadata(count)
         context.add_output_metadata(
             {
-                "dagster/row_count": rows,
                 "dagster/uri": self.table_uri(table),
                 "dagster/column_schema": column_schema(table),
+                "delta_version": self.table_version(table),
             }
         )
 
+    def _write_key(self, table: str, key: str, frame: "pl.DataFrame", data_version: str | None) -> int:
+        import polars as pl
+
+        *others, own = TABLES[table].partition_by
+        if others:
+            return self.write_partitions(table, frame.with_columns(pl.lit(key).alias(own)), data_version)
+        return self.write(table, {own: key}, frame, data_version or version_of(table, frame))
+
     def load_input(self, context: dg.InputContext) -> Any:
-        """The frame of one partition, a mapping of frames by key for several, a lazy frame for the whole table."""
+        """The frame of one partition, a mapping of frames by key for a run over several, and a lazy frame of the whole
+        table for a step that is not partitioned itself."""
         table = context.asset_key.path[-1]
-        if not context.has_asset_partitions:
+        step = context.step_context
+        if not context.has_asset_partitions or not (step.has_partition_key or step.has_partition_key_range):
             return self.scan(table)
-        column = "title_id" if "title_id" in TABLES[table].partition_by else TABLES[table].partition_by[0]
         keys = list(context.asset_partition_keys)
-        frames = {key: self.read(table, **{column: key}) for key in keys}
+        frames = {key: self.read(table, **{TABLES[table].partition_by[-1]: key}) for key in keys}
         return frames[keys[0]] if len(keys) == 1 else frames
 
 
+def version_of(table: str, frame: "pl.DataFrame") -> str:
+    """The one data version in the frame's own column. Raises ContractError without it."""
+    versions = frame["data_version"].unique().to_list() if "data_version" in frame.columns else []
+    if len(versions) != 1 or versions[0] is None:
+        raise ContractError(f"{table}: the rows of a partition need one data version, but have {versions}")
+    return str(versions[0])
+
+
+def _refuse_names(table: str, partition: Partition, data_version: str) -> None:
+    declared = TABLES[table].partition_by
+    if set(partition) != set(declared):
+        raise ContractError(f"{table} is partitioned by {declared}, not by {tuple(partition)}")
+    for name, value in partition.items():
+        if not isinstance(value, str) or not value:  # Delta would store an empty one as null
+            raise ContractError(f"{table}: {value!r} cannot name a partition by {name}")
+    if not 0 < len(data_version) <= LONGEST_DATA_VERSION:
+        raise ContractError(f"{table} {_shown(partition)}: a data version has 1 to 32 characters, not {data_version!r}")
+
+
+def _complete(table: str, partition: Partition, frame: "pl.DataFrame", data_version: str) -> "pl.DataFrame":
+    """The frame with all declared columns in their order and types. Raises ContractError for what breaks a contract
+    that can be told from a part of a partition."""
+    import polars as pl
+
+    for name in set(partition) & set(frame.columns):
+        if (frame[name].drop_nulls() != partition[name]).any():
+            raise ContractError(f"{table} {_shown(partition)}: the rows name another {name}")
+    constants = {**partition, "data_version": data_version}
+    frame = frame.with_columns(pl.lit(value).alias(name) for name, value in constants.items())
+    schema = polars_schema(table)
+    frame = frame.select(*(name for name in schema if name in frame.columns), pl.exclude(*schema))
+    for name, kind in frame.schema.items():
+        if name in schema and kind != schema[name] and _loses_nothing(kind, schema[name]):
+            try:
+                frame = frame.with_columns(pl.col(name).cast(schema[name]))
+            except pl.exceptions.PolarsError as error:
+                raise ContractError(f"{table} {_shown(partition)}: {name}: {error}") from error
+    by_name = checks(table)
+    found = by_name.pop("schema_matches")(frame)
+    if not found:
+        found = [v for name, check in by_name.items() if name not in WHOLE_PARTITION for v in check(frame)]
+    if found:
+        raise ContractError(f"{table} {_shown(partition)}: {'; '.join(found)}")
+    return frame
+
+
+def _loses_nothing(kind: "pl.DataType", declared: "pl.DataType") -> bool:
+    """Whether every value of a column's type has its equal in the declared type, or else fails to be cast."""
+    import polars as pl
+
+    if kind == pl.Null:
+        return True
+    if isinstance(kind, pl.List | pl.Array) and isinstance(declared, pl.List):
+        inner: Any = kind.inner
+        # Vectors come as float64 from Python lists; float32 is what they are declared to be worth.
+        return bool(_loses_nothing(inner, declared.inner) or inner == declared.inner or inner == pl.Float64)  # type: ignore[arg-type]
+    if kind.is_integer():
+        return declared.is_integer() or declared == pl.Float64
+    return kind == pl.Float32 and declared == pl.Float64
+
+
 class _Spool:
-    """A partition's rows on local disk, so that a conflicting commit can be tried again without making them again."""
+    """Rows on local disk, so that a conflicting commit can be tried again without making them again, and that nothing
+    is written before the last of them was found good."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -284,25 +371,26 @@ def _spooled(table: str, frames: "Iterable[pl.DataFrame]") -> Iterator[_Spool]:
     import polars as pl
     import pyarrow as pa
 
-    schema = arrow_schema(table)
-    small = [name for name in polars_schema(table) if name not in ("embedding", "jpeg", "data")]
+    declared = TABLES[table]
+    names = {*declared.partition_by, *declared.key, "data_version"}
+    numbers = ("int32", "int64", "float64")
+    light = [column.name for column in declared.columns if column.name in names or column.type in numbers]
     kept: list[pl.DataFrame] = []
     with tempfile.TemporaryDirectory(prefix="mediafm-write-") as folder:
         spool = _Spool(Path(folder) / "rows.arrow")
-        with pa.OSFile(str(spool.path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+        with pa.OSFile(str(spool.path), "wb") as file, pa.ipc.new_stream(file, arrow_schema(table)) as stream:
             for frame in frames:
-                kept.append(frame.select(small))
+                kept.append(frame.select(light))
                 spool.rows += len(frame)
-                for batch in frame.to_arrow().cast(schema).to_batches(max_chunksize=ROWS_PER_GROUP):
-                    stream.write_batch(batch)
-        whole = pl.concat(kept) if kept else None
-        if whole is not None:
-            spanning = [
-                check for name, check in checks(table).items() if name in ("keys_unique", "shots_tile_the_title")
-            ]
-            found = [violation for check in spanning for violation in check(whole)]
-            if found:
-                raise ContractError(f"{table}: {'; '.join(found)}")
+                for part in frame.iter_slices(ROWS_PER_GROUP):
+                    stream.write_table(part.to_arrow().cast(arrow_schema(table)))
+        if spool.rows:
+            spanning = [check for name, check in checks(table).items() if name in WHOLE_PARTITION]
+            for partition in pl.concat(kept).partition_by(declared.partition_by):
+                found = [violation for check in spanning for violation in check(partition)]
+                if found:
+                    named = partition.select(declared.partition_by).row(0, named=True)
+                    raise ContractError(f"{table} {_shown(named)}: {'; '.join(found)}")
         yield spool
 
 
@@ -320,16 +408,37 @@ def _retrying(commit: Callable[[], T]) -> T:
     raise AssertionError("unreachable")
 
 
-def _predicate(partition: Mapping[str, str]) -> str:
-    """Values come from outside: quotes are doubled, as SQL wants them; names are our own."""
-    return " AND ".join(f"{name} IN ('{_escaped(value)}')" for name, value in partition.items())
+def _files(table: "DeltaTable") -> "pl.DataFrame":
+    """The table's data files with their partition values and statistics, from its log."""
+    import polars as pl
+
+    files = pl.DataFrame(table.get_add_actions(flatten=True))
+    columns = [f"partition.{name}" for name in table.metadata().partition_columns]
+    for name in (*columns, "min.data_version", "max.data_version"):
+        if name not in files.columns:  # as long as no file has it
+            files = files.with_columns(pl.lit(None, dtype=pl.String).alias(name))
+    return files
 
 
-def _escaped(value: str) -> str:
-    return value.replace("'", "''")
+def _predicate(partitions: Sequence[Partition]) -> str:
+    """SQL that is true for the rows of these partitions only. Values come from outside: quotes are doubled, as SQL
+    wants them; names are our own."""
+
+    def is_in(name: str, values: Iterable[str]) -> str:
+        quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+        return f"{name} IN ({quoted})"
+
+    (*others, last) = partitions[0]
+    together: dict[tuple[str, ...], list[str]] = {}
+    for partition in partitions:
+        together.setdefault(tuple(partition[name] for name in others), []).append(partition[last])
+    return " OR ".join(
+        "(" + " AND ".join([*(is_in(n, [v]) for n, v in zip(others, key, strict=True)), is_in(last, values)]) + ")"
+        for key, values in together.items()
+    )
 
 
-def _shown(partition: Mapping[str, str]) -> str:
+def _shown(partition: Partition) -> str:
     return ", ".join(f"{name}={value}" for name, value in partition.items())
 
 

@@ -5,7 +5,7 @@ Vectors are stored as list<float32>: a fixed-size array writes, but polars then 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 UNIT_NORM_TOLERANCE = 1e-5
+TRACK_FIELDS = ("name", "language", "kind", "format", "sha256")
+TRACKS = f"list<struct<{', '.join(f'{field}: string' for field in TRACK_FIELDS)}>>"
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Column:
     """A column of a table.
 
     type:   string, int32, int64, float64, bool, binary, timestamp (microseconds, UTC), list<string>, list<int64>,
-            list<float32> (a vector) or tracks (the timed-text files of a drop).
+            list<float32> (a vector) or `TRACKS` (the timed-text files of a drop).
     length: of a vector, where it is fixed.
     """
 
@@ -105,7 +107,7 @@ TABLES: Mapping[str, Table] = {
             Column("width", "int32", "Width in pixels as displayed: upright, with square pixels."),
             Column("height", "int32", "Height in pixels as displayed."),
             Column("has_audio", "bool", "Whether the film has a sound track that can be decoded."),
-            Column("text_tracks", "tracks", "Its timed-text files: name, language, kind, format, SHA-256."),
+            Column("text_tracks", TRACKS, "Its timed-text files; language and kind are null where unknown."),
             Column("extra", "string", "Keys of title.json that this project does not know, as JSON."),
             Column("drop_fingerprint", "string", "Cheap fingerprint (names, sizes, times) of the drop as registered."),
             Column("landed_at", "timestamp", "When its title.json was written."),
@@ -247,8 +249,6 @@ TABLES: Mapping[str, Table] = {
     )
 }
 
-_TRACK_FIELDS = {"name": False, "language": True, "kind": True, "format": False, "sha256": False}
-
 
 @cache
 def polars_schema(table: str) -> "Mapping[str, pl.DataType]":
@@ -266,7 +266,7 @@ def polars_schema(table: str) -> "Mapping[str, pl.DataType]":
         "list<string>": pl.List(pl.String()),
         "list<int64>": pl.List(pl.Int64()),
         "list<float32>": pl.List(pl.Float32()),
-        "tracks": pl.List(pl.Struct({name: pl.String() for name in _TRACK_FIELDS})),
+        TRACKS: pl.List(pl.Struct({name: pl.String() for name in TRACK_FIELDS})),
     }
     return {column.name: types[column.type] for column in TABLES[table].columns}
 
@@ -287,7 +287,7 @@ def arrow_schema(table: str) -> Any:
         "list<string>": pa.list_(pa.string()),
         "list<int64>": pa.list_(pa.int64()),
         "list<float32>": pa.list_(pa.float32()),
-        "tracks": pa.list_(pa.struct([pa.field(name, pa.string()) for name in _TRACK_FIELDS])),
+        TRACKS: pa.list_(pa.struct([pa.field(name, pa.string()) for name in TRACK_FIELDS])),
     }
     return pa.schema(
         pa.field(column.name, types[column.type], column.nullable, {"comment": column.description})
@@ -319,19 +319,30 @@ def column_schema(table: str) -> "dg.TableSchema":
 Check = Callable[["pl.DataFrame"], list[str]]
 
 
+WHOLE_PARTITION = ("one_data_version", "keys_unique", "shots_tile_the_title")
+"""Checks that a part of a partition cannot answer; they look at no vector and no blob."""
+
+
 def checks(table: str) -> dict[str, Check]:
     """The contracts that the table's schema implies, by name. Each takes a partition's rows (with all declared columns)
-    and returns a sentence for each violation; its docstring says what it holds."""
+    and returns a sentence for each violation; its docstring says what it holds. All but `schema_matches` may take for
+    granted that the schema matches."""
     declared = TABLES[table]
-    found: dict[str, Check] = {"schema_matches": _schema_check(table)}
+    names = {column.name for column in declared.columns}
+    found: dict[str, Check] = {"schema_matches": _schema_check(table), "one_data_version": _one_data_version}
     if declared.key:
         found["keys_unique"] = _key_check(declared)
+    if any(column.type == "float64" for column in declared.columns):
+        found["numbers_finite"] = _finite_check(declared)
     if any(column.type == "list<float32>" for column in declared.columns):
         found["vectors_valid"] = _vector_check(declared)
-    if any(column.name == "present" for column in declared.columns):
-        found["absent_is_zero"] = _absent_is_zero
+    if {"present", "embedding"} <= names:
+        found["absent_is_zero"] = _zero_check({"present": slice(None)})
     if table == "fused_embeddings":
+        found["absent_is_zero"] = _zero_check({"has_audio": slice(768, 1536), "has_text": slice(1536, 2304)})
         found["norms_unit"] = _norms_unit
+    if {"start_s", "end_s"} <= names:
+        found["spans_not_empty"] = _spans_not_empty
     if table == "shots":
         found["shots_tile_the_title"] = _shots_tile
     return found
@@ -347,18 +358,20 @@ def _schema_check(table: str) -> Check:
     def check(rows: "pl.DataFrame") -> list[str]:
         """Exactly the declared columns in their order and types, and nulls only where they are declared."""
         expected = polars_schema(table)
-        if dict(rows.schema) != dict(expected) or rows.columns != list(expected):
-            missing = sorted(set(expected) - set(rows.columns))
-            unknown = sorted(set(rows.columns) - set(expected))
-            wrong = [
-                f"{name} is {rows.schema[name]}, not {kind}"
-                for name, kind in expected.items()
-                if name in rows.columns and rows.schema[name] != kind
-            ]
-            lists = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(
-                unknown
-            )
-            return ["; ".join(lists + wrong) or "the columns are not in the declared order"]
+        found = []
+        if missing := [name for name in expected if name not in rows.columns]:
+            found.append(f"missing: {', '.join(missing)}")
+        if unknown := [name for name in rows.columns if name not in expected]:
+            found.append(f"not declared: {', '.join(unknown)}")
+        found += [
+            f"{name} is {rows.schema[name]}, not {kind}"
+            for name, kind in expected.items()
+            if name in rows.columns and rows.schema[name] != kind
+        ]
+        if found:
+            return found
+        if rows.columns != list(expected):
+            return ["the columns are not in the declared order"]
         required = [column.name for column in TABLES[table].columns if not column.nullable]
         nulls = rows.select(required).null_count().row(0)
         return [f"{name} is null in {count} rows" for name, count in zip(required, nulls, strict=True) if count]
@@ -366,14 +379,31 @@ def _schema_check(table: str) -> Check:
     return check
 
 
-def _key_check(table: Table) -> Check:
-    key = [name for name in (*table.partition_by, *table.key)]
+def _one_data_version(rows: "pl.DataFrame") -> list[str]:
+    """All rows of a partition were made from the same inputs: they carry one data version."""
+    versions = rows["data_version"].n_unique()
+    return [f"{versions} data versions in one partition"] if versions > 1 else []
 
+
+def _key_check(table: Table) -> Check:
     def check(rows: "pl.DataFrame") -> list[str]:
         """The key names one row."""
-        repeated = rows.filter(rows.select(key).is_duplicated()).select(table.key).unique(maintain_order=True)
-        first = ", ".join(str(value) for value in repeated.row(0)) if len(repeated) else ""
-        return [f"{len(repeated)} keys ({', '.join(table.key)}) occur more than once, the first: {first}"] * bool(first)
+        repeated = rows.filter(rows.select(*table.partition_by, *table.key).is_duplicated()).select(table.key).unique()
+        if repeated.is_empty():
+            return []
+        first = ", ".join(str(value) for value in min(repeated.rows()))
+        return [f"{len(repeated)} keys ({', '.join(table.key)}) occur more than once, the first: {first}"]
+
+    return check
+
+
+def _finite_check(table: Table) -> Check:
+    numbers = [column.name for column in table.columns if column.type == "float64"]
+
+    def check(rows: "pl.DataFrame") -> list[str]:
+        """Numbers are neither NaN nor infinite; what is not known is null."""
+        broken = {name: int((~rows[name].drop_nulls().is_finite()).sum()) for name in numbers}
+        return [f"{name} is NaN or infinite in {count} rows" for name, count in broken.items() if count]
 
     return check
 
@@ -382,38 +412,60 @@ def _vector_check(table: Table) -> Check:
     vectors = [column for column in table.columns if column.type == "list<float32>"]
 
     def check(rows: "pl.DataFrame") -> list[str]:
-        """Vectors have their length and hold neither NaN nor infinity."""
+        """Vectors have their length and hold neither null, NaN nor infinity."""
         import numpy as np
 
+        if rows.is_empty():
+            return []
         found = []
         for column in vectors:
             lengths = rows[column.name].list.len()
-            allowed = column.length or (lengths[0] if len(lengths) else 0)
-            wrong = (lengths != allowed).sum()
-            if wrong or (len(lengths) and not allowed):
-                found.append(f"{wrong} vectors of {column.name} do not have {allowed} numbers")
-            broken = int((~np.isfinite(_flat(rows, column.name))).sum())
-            if broken:
-                found.append(f"{column.name} holds {broken} numbers that are NaN or infinite")
+            expected = column.length or max(lengths[0], 1)  # where none is declared: all as long as the first
+            if wrong := int((lengths != expected).sum()):
+                found.append(f"{wrong} vectors of {column.name} do not have {expected} numbers")
+            # A null becomes NaN here, an empty list a null.
+            if broken := int((~np.isfinite(rows[column.name].explode().to_numpy())).sum()):
+                found.append(f"{column.name} holds {broken} numbers that are null, NaN or infinite")
         return found
 
     return check
 
 
-def _absent_is_zero(rows: "pl.DataFrame") -> list[str]:
-    """A vector is all zeros exactly where the modality is absent."""
-    norms = _norms(rows)
-    wrong = int(((norms > 0) != rows["present"].to_numpy()).sum()) if norms is not None else 0
-    return [f"{wrong} vectors are zero although present, or not zero although absent"] * bool(wrong)
+def _zero_check(blocks: Mapping[str, slice]) -> Check:
+    def check(rows: "pl.DataFrame") -> list[str]:
+        """A modality's numbers are all zero exactly where its flag says that the shot has none of it."""
+        vectors = _matrix(rows)
+        if vectors is None:
+            return []
+        found = []
+        for flag, block in blocks.items():
+            flags = rows[flag].to_numpy()
+            filled = (vectors[:, block] != 0).any(axis=1)
+            if zero := int((~filled & flags).sum()):
+                found.append(f"{zero} vectors are zero although {flag} is true")
+            if not_zero := int((filled & ~flags).sum()):
+                found.append(f"{not_zero} vectors are not zero although {flag} is false")
+        return found
+
+    return check
 
 
 def _norms_unit(rows: "pl.DataFrame") -> list[str]:
     """Fused vectors have norm 1 within 1e-5."""
     import numpy as np
 
-    norms = _norms(rows)
-    wrong = int((np.abs(norms - 1) > UNIT_NORM_TOLERANCE).sum()) if norms is not None else 0
-    return [f"{wrong} fused vectors are not of unit norm"] * bool(wrong)
+    vectors = _matrix(rows)
+    if vectors is None:
+        return []
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    wrong = int((~(np.abs(norms - 1) <= UNIT_NORM_TOLERANCE)).sum())
+    return [f"{wrong} fused vectors are not of unit norm"] if wrong else []
+
+
+def _spans_not_empty(rows: "pl.DataFrame") -> list[str]:
+    """A span of time ends after it starts."""
+    wrong = int((rows["end_s"] <= rows["start_s"]).sum())
+    return [f"{wrong} spans do not end after they start"] if wrong else []
 
 
 def _shots_tile(rows: "pl.DataFrame") -> list[str]:
@@ -432,18 +484,12 @@ def _shots_tile(rows: "pl.DataFrame") -> list[str]:
     return found
 
 
-def _flat(rows: "pl.DataFrame", column: str) -> "np.ndarray":
-    return rows[column].explode().drop_nulls().to_numpy()
-
-
-def _norms(rows: "pl.DataFrame") -> "np.ndarray | None":
-    """Norms of the rows' vectors in float64; None where lengths differ, which `vectors_valid` reports."""
-    import numpy as np
-
+def _matrix(rows: "pl.DataFrame") -> "np.ndarray | None":
+    """The rows' vectors, (n, d); None where lengths differ, which `vectors_valid` reports."""
     lengths = rows["embedding"].list.len().unique()
     if len(lengths) != 1 or not lengths[0]:
         return None
-    return np.linalg.norm(_flat(rows, "embedding").reshape(len(rows), -1).astype(np.float64), axis=1)
+    return rows["embedding"].explode().to_numpy().reshape(len(rows), -1)
 
 
 def as_markdown() -> str:
@@ -451,10 +497,10 @@ def as_markdown() -> str:
     lines = [
         "# Tables",
         "",
-        "Delta tables in the lake, one folder each. Generated from `resources/tables.py` by `python -m resources.tables`.",
+        "Delta tables in the lake, one folder each. Generated by `python -m resources.tables > docs/tables.md`.",
         "",
-        "Vectors are lists of float32. `data_version` is the same in all rows of a partition: equal versions, equal data.",
-        "Vectors of two different `encoder` or `space` values must not be compared.",
+        "Vectors are lists of float32; those with different `encoder` or `space` values must not be compared.",
+        "Times are seconds from the start of the media. `data_version` is the same in all rows of a partition.",
     ]
     for table in TABLES.values():
         key = ", ".join(f"`{name}`" for name in (*table.partition_by, *table.key))
@@ -469,11 +515,9 @@ def as_markdown() -> str:
         ]
         lines += ["", "| column | type | |", "|---|---|---|"]
         for column in table.columns:
-            shown = replace(column, type="list<struct>") if column.type == "tracks" else column
-            kind = f"{shown.type}, {column.length} numbers" if column.length else shown.type
-            lines.append(
-                f"| `{column.name}` | {kind}{', nullable' if column.nullable else ''} | {column.description} |"
-            )
+            kind = f"{column.type}, {column.length} numbers" if column.length else column.type
+            nullable = ", nullable" if column.nullable else ""
+            lines.append(f"| `{column.name}` | {kind}{nullable} | {column.description} |")
     return "\n".join(lines) + "\n"
 
 
