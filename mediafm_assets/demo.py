@@ -19,7 +19,12 @@ def demo() -> int:
     if "://" in landing:
         raise ConfigurationError("the demo renders into a folder; unset MEDIAFM_LANDING or make it a folder")
     with headless.progress_bar(0, "rendering films") as bar:
-        render_catalogue(Path(landing), progress=bar.update)
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        render_catalogue(Path(landing), progress=show)
     status = headless.materialize([], None)
     print(summary(configured["lake"]))
     return status

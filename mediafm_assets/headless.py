@@ -82,7 +82,7 @@ def reasons(result: dg.ExecuteInProcessResult, partition: str | None) -> Iterato
             if failure.user_failure_data and failure.user_failure_data.description:
                 yield failure.user_failure_data.description
             elif failure.error:
-                yield f"{partition or ''}: {event.step_key}: {failure.error.message.strip()}".lstrip(": ")
+                yield f"{partition or ''}: {event.step_key}: {root_cause(failure.error)}".lstrip(": ")
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             violations = check.metadata.get("violations")
@@ -90,6 +90,12 @@ def reasons(result: dg.ExecuteInProcessResult, partition: str | None) -> Iterato
             yield f"{partition or ''}: {check.asset_key.to_user_string()}: check {check.check_name} failed{why}".lstrip(
                 ": "
             )
+
+
+def root_cause(error: Any) -> str:
+    while error.cause:
+        error = error.cause
+    return str(error.message).strip()
 
 
 def materialize(only: Sequence[str], train: bool | None) -> int:

@@ -113,9 +113,13 @@ def build(shaping: Mapping[str, Shaping]) -> list[dg.AssetsDefinition]:
         import polars as pl
 
         def register(title_id: str) -> Results:
+            from resources.tables import polars_schema
+
             row = title_row(landing, landing.drop(title_id))
             version = drop_version(row)
-            lake.write("titles", {"title_id": title_id}, pl.DataFrame([row], schema=_titles_schema()), version)
+            whole = {"title_id": title_id, "data_version": version, **row}
+            rows = pl.DataFrame([whole], schema=dict(polars_schema("titles")))
+            lake.write("titles", {"title_id": title_id}, rows, version)
             yield dg.MaterializeResult(
                 "titles",
                 metadata={
@@ -174,9 +178,3 @@ def build(shaping: Mapping[str, Shaping]) -> list[dg.AssetsDefinition]:
         yield from materialise_titles(context, ("shots", "shot_frames"), cut)
 
     return [titles, shots]
-
-
-def _titles_schema() -> Any:
-    from resources.tables import polars_schema
-
-    return polars_schema("titles")

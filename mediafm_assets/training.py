@@ -109,16 +109,16 @@ def stored_titles(
         )
 
 
-def encoder_rows(export: Path, about: Mapping[str, Any], metrics: Mapping[str, Any]) -> "pl.DataFrame":
-    """The exported encoder as rows of the table `encoder`, a tensor each."""
+def encoder_rows(run: Path, about: Mapping[str, Any]) -> "pl.DataFrame":
+    """The encoder that a training run exported, as rows of the table `encoder`, a tensor each."""
     import polars as pl
 
     from model.checkpoint import tensors
     from model.inference import load
 
     columns = ("name", "dtype", "shape", "data", "sha256")
-    config = json.loads((export / "config.json").read_text())
-    return pl.DataFrame(list(tensors(load(export))), schema=columns, orient="row").with_columns(
+    config, metrics = (json.loads((run / name).read_text()) for name in ("config.json", "metrics.json"))
+    return pl.DataFrame(list(tensors(load(run / "export"))), schema=columns, orient="row").with_columns(
         pl.lit(json.dumps({"model": config, **about})).alias("config"),
         pl.lit(json.dumps(metrics)).alias("metrics"),
         pl.lit(datetime.now(UTC)).alias("created_at"),
@@ -205,7 +205,6 @@ def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list
             (out / "config.json").write_text(config.to_json())
         job.train(context, out / "config.json", out)
 
-        metrics = json.loads((out / "metrics.json").read_text())
         steps = pl.read_ndjson(out / "training.jsonl")
         about = {
             "space": catalogue.fused_space(),
@@ -217,7 +216,7 @@ def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list
         partition = {"encoder_version": f"{started:%Y%m%dT%H%M%SZ}-{version[:8]}"}
         # The encoder is written last: a version that readers can see is whole.
         lake.write("encoder_training", partition, steps, version)
-        lake.write("encoder", partition, encoder_rows(out / "export", about, metrics), version)
+        lake.write("encoder", partition, encoder_rows(out, about), version)
         for table in ("encoder_training", "encoder"):
             yield dg.MaterializeResult(
                 table,

@@ -376,14 +376,16 @@ def _spooled(table: str, frames: "Iterable[pl.DataFrame]") -> Iterator[_Spool]:
     numbers = ("int32", "int64", "float64")
     light = [column.name for column in declared.columns if column.name in names or column.type in numbers]
     kept: list[pl.DataFrame] = []
+    # Without the columns' descriptions: a table that was created when they read otherwise would refuse the rows.
+    schema = pa.schema(field.remove_metadata() for field in arrow_schema(table))
     with tempfile.TemporaryDirectory(prefix="mediafm-write-") as folder:
         spool = _Spool(Path(folder) / "rows.arrow")
-        with pa.OSFile(str(spool.path), "wb") as file, pa.ipc.new_stream(file, arrow_schema(table)) as stream:
+        with pa.OSFile(str(spool.path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
             for frame in frames:
                 kept.append(frame.select(light))
                 spool.rows += len(frame)
                 for part in frame.iter_slices(ROWS_PER_GROUP):
-                    stream.write_table(part.to_arrow().cast(arrow_schema(table)))
+                    stream.write_table(part.to_arrow().cast(schema))
         if spool.rows:
             spanning = [check for name, check in checks(table).items() if name in WHOLE_PARTITION]
             for partition in pl.concat(kept).partition_by(declared.partition_by):
