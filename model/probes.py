@@ -16,8 +16,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+# Imported here, and not where they are used: `probe` limits the threads of the libraries that are loaded by then.
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import kendalltau
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 GENRES = (
     "Action", "Anime", "Comedy", "Documentary", "Drama", "Fantasy", "Horror", "Kids", "Romance", "Sci-fi", "Thriller",
@@ -88,8 +96,17 @@ def probe(
     """Score one representation on one task.
 
     features: n vectors of (d,). targets: n times a list of labels (ad_relevancy, clip_tone, clip_genre), a float
-    (clip_popularity) or 0/1 (clip_retrieval). titles: n title ids, which folds keep together.
+    (clip_popularity) or 0/1 (clip_retrieval). titles: n title ids, which folds keep together. Equal arguments give
+    equal results. Raises KeyError for another task, ValueError for features that are not finite.
     """
+    # The matrices are small: on busy cores, several BLAS threads spend 30 times the work waiting for each other.
+    with threadpool_limits(limits=1):
+        return _probe(task, features, targets, titles, seed)
+
+
+def _probe(
+    task: str, features: Sequence[NDArray[np.floating]], targets: Sequence[Any], titles: Sequence[str], seed: int
+) -> ProbeResult:
     metric = METRICS[task]
     groups = np.asarray(titles)
     n_titles = len(set(titles))
@@ -102,15 +119,17 @@ def probe(
             f"too few labels: {len(titles)} clips of {n_titles} titles; "
             f"{MINIMUM_CLIPS} clips of {MINIMUM_TITLES} titles are needed"
         )
-    matrix = np.vstack(features)
+    matrix = np.vstack(features).astype(np.float64)
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{int((~np.isfinite(matrix)).sum())} numbers of the features are NaN or infinite")
     folds = min(FOLDS.get(task, DEFAULT_FOLDS), n_titles)
     if task == "clip_popularity":
-        truth = np.asarray(targets, dtype=np.float64)
-        predicted = _out_of_fold(matrix, truth[:, None], groups, folds, _fit_ridge)[:, 0]
-        score: Callable[[NDArray[np.int64]], float] = _tau_within_titles(truth, predicted, groups)
+        rates = np.asarray(targets, dtype=np.float64)
+        predicted = _out_of_fold(matrix, rates[:, None], groups, folds, _fit_ridge)[:, 0]
+        score: Callable[[NDArray[np.int64]], float] = _tau_within_titles(rates, predicted, groups)
     else:
-        names, truth = _multi_hot(task, targets, groups)
-        if not names:
+        truth = _multi_hot(task, targets, groups)
+        if not truth.shape[1]:
             return without_number(
                 f"too few labels: no label has {MINIMUM_POSITIVES} clips in two titles, and as many without"
             )
@@ -122,20 +141,18 @@ def probe(
     return ProbeResult(metric, value, low, high, len(titles), n_titles, None)
 
 
-def _multi_hot(task: str, targets: Sequence[Any], groups: NDArray[np.str_]) -> tuple[list[str], NDArray[np.bool_]]:
-    """Labels frequent enough to be learnt, and (n, labels) bool."""
+def _multi_hot(task: str, targets: Sequence[Any], groups: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """(n, labels) bool, for the labels that are frequent enough to be learnt."""
     if task == "clip_retrieval":
-        names, truth = ["clip-worthy"], np.asarray(targets, dtype=bool)[:, None]
+        truth = np.asarray(targets, dtype=bool)[:, None]
     else:
-        names = list(GENRES) if task == "clip_genre" else sorted({label for labels in targets for label in labels})
-        truth = np.asarray([[name in labels for name in names] for labels in targets], dtype=bool).reshape(
-            len(targets), -1
-        )
+        names = GENRES if task == "clip_genre" else sorted({label for labels in targets for label in labels})
+        truth = np.array([[label in labels for label in names] for labels in targets], dtype=bool)
     enough = [
         MINIMUM_POSITIVES <= column.sum() <= len(column) - MINIMUM_POSITIVES and len(set(groups[column])) > 1
         for column in truth.T
     ]
-    return [name for name, kept in zip(names, enough, strict=True) if kept], truth[:, np.asarray(enough, dtype=bool)]
+    return truth[:, np.asarray(enough, dtype=bool)]
 
 
 def _out_of_fold(
@@ -146,9 +163,6 @@ def _out_of_fold(
     fit: Callable[[NDArray[np.floating], NDArray[Any]], Callable[[NDArray[np.floating]], NDArray[np.float64]]],
 ) -> NDArray[np.float64]:
     """Predictions, of the shape of truth (n, targets), for every clip by models that have not seen its title."""
-    from sklearn.model_selection import GroupKFold
-    from sklearn.preprocessing import StandardScaler
-
     predicted = np.zeros(truth.shape)
     for training, held_out in GroupKFold(folds).split(features, groups=groups):
         scaler = StandardScaler().fit(features[training])
@@ -165,6 +179,8 @@ def _rotated(
 
     An L2-regularised linear model lies in that space, so it predicts the same from fewer numbers.
     """
+    if not seen.any():  # a modality that no title has: nothing but the intercept is left to learn
+        return seen[:, :1], np.zeros_like(unseen[:, :1])
     values, vectors = np.linalg.eigh(seen @ seen.T)
     kept = values > values[-1] * 1e-10
     scale = np.sqrt(values[kept])
@@ -175,9 +191,6 @@ def _fit_logistic(
     features: NDArray[np.floating], truth: NDArray[np.bool_]
 ) -> Callable[[NDArray[np.floating]], NDArray[np.float64]]:
     """Probabilities, which is what predictions of several folds and labels are compared by."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     if truth.all() or not truth.any():
         share = float(truth.mean())
         return lambda held_out: np.full(len(held_out), share)
@@ -190,17 +203,14 @@ def _fit_logistic(
 def _fit_ridge(
     features: NDArray[np.floating], truth: NDArray[np.float64]
 ) -> Callable[[NDArray[np.floating]], NDArray[np.float64]]:
-    from sklearn.linear_model import Ridge
-
-    return Ridge(alpha=RIDGE_ALPHA).fit(features, truth).predict  # type: ignore[no-any-return]
+    model = Ridge(alpha=RIDGE_ALPHA).fit(features, truth)
+    return lambda held_out: model.predict(held_out)
 
 
 def _average_precision(
     task: str, truth: NDArray[np.bool_], predicted: NDArray[np.float64]
 ) -> Callable[[NDArray[np.int64]], float]:
     """The task's average precision over a choice of clips; labels that the choice lacks are left out."""
-    from sklearn.metrics import average_precision_score
-
     average = "macro" if METRICS[task] == "macro AP" else "micro"
 
     def score(clips: NDArray[np.int64]) -> float:
@@ -215,14 +225,19 @@ def _average_precision(
 def _tau_within_titles(
     truth: NDArray[np.float64], predicted: NDArray[np.float64], groups: NDArray[np.str_]
 ) -> Callable[[NDArray[np.int64]], float]:
-    """Kendall's tau (b) of each title's clips, averaged over a choice of clips' titles; ties leave a title out."""
-    from scipy.stats import kendalltau
+    """Kendall's tau (b) of each title's clips, averaged over a choice of clips' titles.
 
+    A title whose clips all have one score is left out: there is no order to find. One whose clips are all predicted the
+    same counts as 0: an order was there, and none of it was found.
+    """
     names, title_of = np.unique(groups, return_inverse=True)
     sizes = np.bincount(title_of)
-    tau = np.array(
-        [kendalltau(truth[title_of == title], predicted[title_of == title]).statistic for title in range(len(names))]
-    )
+    tau = np.full(len(names), np.nan)
+    for title in range(len(names)):
+        true, guessed = truth[title_of == title], predicted[title_of == title]
+        if np.ptp(true) > 0:
+            told_apart = np.ptp(guessed) > 1e-9 * np.abs(guessed).max()  # equal features differ by rounding alone
+            tau[title] = kendalltau(true, guessed).statistic if told_apart else 0.0
 
     def score(clips: NDArray[np.int64]) -> float:
         # A title that a bootstrap sample holds twice counts twice.
