@@ -9,6 +9,9 @@ from transformers import (
     CLIPImageProcessor,
     CLIPModel,
     PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2ImageProcessor,
+    Siglip2Model,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -84,6 +87,27 @@ def save_siglip(folder: Path) -> Path:
     )
     SiglipModel(config).save_pretrained(folder)
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def save_siglip2(folder: Path) -> Path:
+    """SigLIP 2 of flexible resolution: patches, a mask and the picture's shape go in."""
+    torch.manual_seed(3)
+    words = tokenizer(16)
+    config = Siglip2Config(
+        vision_config={**_tower(768), "patch_size": 8, "num_patches": 16},
+        text_config={
+            **_tower(768),
+            "vocab_size": len(words),
+            "max_position_embeddings": 16,
+            "pad_token_id": words.pad_token_id,
+            "bos_token_id": words.bos_token_id,
+            "eos_token_id": words.eos_token_id,
+        },
+    )
+    Siglip2Model(config).save_pretrained(folder)
+    Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
 

@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from PIL import Image
 from benchmarks.embeddings import near_share
 from resources.errors import Unavailable
 from resources.video_encoders import VideoEncoder
-from tests.resources.checkpoints import save_clip, save_siglip
+from tests.resources.checkpoints import save_clip, save_siglip, save_siglip2
 
 RNG_SEED = 7
 
@@ -140,7 +141,7 @@ def expected(folder: Path, shots: list[list[bytes]]) -> np.ndarray:
     return np.stack(vectors)
 
 
-@pytest.mark.parametrize("save", [save_clip, save_siglip])
+@pytest.mark.parametrize("save", [save_clip, save_siglip, save_siglip2])
 def test_the_clip_tower_agrees_with_transformers_frame_by_frame(save, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     folder = save(tmp_path / "checkpoint")
     shots = noise_shots([3, 1, 8, 2, 5], size=(40, 71))
@@ -149,6 +150,14 @@ def test_the_clip_tower_agrees_with_transformers_frame_by_frame(save, tmp_path: 
     vectors = np.stack(list(encoder.embed(shots)))
     assert vectors.dtype == np.float32
     assert np.allclose(vectors, expected(folder, shots), atol=2e-5)
+    assert encoder.embed_texts(["a red circle"]).shape == (1, 768)
+
+
+def test_half_precision_stays_close(clip: Path) -> None:
+    shots = noise_shots([3, 2])
+    vectors = np.stack(list(VideoEncoder(kind="clip", model=str(clip), dtype="bfloat16").embed(shots)))
+    assert vectors.dtype == np.float32
+    assert (vectors * expected(clip, shots)).sum(1).min() > 0.99
 
 
 def test_shots_do_not_depend_on_how_frames_are_batched(clip: Path) -> None:
@@ -191,8 +200,6 @@ def test_the_text_tower_answers_in_the_space_of_the_shots(clip: Path) -> None:
 
 
 def test_the_space_follows_the_weights_and_not_their_place(clip: Path, tmp_path: Path) -> None:
-    import shutil
-
     here = VideoEncoder(kind="clip", model=str(clip))
     copy = Path(shutil.copytree(clip, tmp_path / "copy"))
     there = VideoEncoder(kind="clip", model=str(copy))
@@ -246,6 +253,24 @@ def test_a_hub_name_without_a_network_is_one_clear_sentence(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert "nobody/no-such-model" in done.stdout
     assert "network" in done.stdout
+
+
+def test_a_hub_name_that_was_downloaded_before_needs_no_network(clip: Path, tmp_path: Path) -> None:
+    """The layout is the hub client's own cache: a reference to a revision, and the revision's files."""
+    repository = tmp_path / "hub" / "models--studio--small-clip"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0123abc")
+    shutil.copytree(clip, repository / "snapshots" / "0123abc")
+    script = (
+        "from resources.video_encoders import VideoEncoder\n"
+        "encoder = VideoEncoder(kind='clip', model='studio/small-clip')\n"
+        "print(encoder.preflight(), encoder.space())"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"[] {VideoEncoder(kind='clip', model=str(clip)).space()}"
 
 
 def test_the_configuration_key_needs_no_weights() -> None:
