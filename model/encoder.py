@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.attention import Rotation, attend, frequencies
 from model.config import Config
 
 SPECIAL_TOKENS = 2  # [CLS] and [GLOBAL], in front of the shots
@@ -86,43 +87,6 @@ class Positions(nn.Module):
         return x + self.table[places].to(x.dtype)
 
 
-def frequencies(width: int) -> Tensor:
-    """(width / 2,) angular frequencies per position, from 1 down to 1/10000 (Vaswani et al. 2017, 3.5)."""
-    return 10_000.0 ** -(torch.arange(0, width, 2) / width)
-
-
-def rotations(places: Tensor, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, 1, width / 2) that turn queries and keys by their places (rotary positions, Su et al.
-    2021).
-    """
-    angles = places[:, None, None].float() * frequencies(width).to(places.device)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """x: (T, heads, width), turn: cosines and sines (T, 1, width / 2) -> (T, heads, width)"""
-    a, b = x.chunk(2, dim=-1)
-    cos, sin = turn
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
-    """Softmax attention of every token to the tokens of its own sequence. q, k, v: (T, heads, width) -> (T, heads,
-    width)
-    """
-    if q.is_cuda and q.dtype != torch.float32:
-        from torch.nn.attention.varlen import varlen_attn
-
-        longest = max(packing.lengths)
-        out = varlen_attn(q, k, v, packing.starts, packing.starts, longest, longest)
-        assert isinstance(out, Tensor)  # a tuple only where auxiliary results are asked for
-        return out
-    sequences = []
-    for qs, ks, vs in zip(*(x.transpose(0, 1).split(packing.lengths, dim=1) for x in (q, k, v)), strict=True):
-        sequences.append(F.scaled_dot_product_attention(qs[None], ks[None], vs[None])[0])  # (heads, length, width)
-    return torch.cat(sequences, dim=1).transpose(0, 1)
-
-
 class Block(nn.Module):
     """x + attention(norm(x)), then x + MLP(norm(x))."""
 
@@ -139,13 +103,13 @@ class Block(nn.Module):
         self.up = Linear(hidden, config.mlp_ratio * hidden)
         self.down = Linear(config.mlp_ratio * hidden, hidden)
 
-    def forward(self, x: Tensor, packing: Packing, turn: tuple[Tensor, Tensor] | None) -> Tensor:
-        """x: (T, hidden) -> (T, hidden); turn: the rotary cosines and sines, or None"""
+    def forward(self, x: Tensor, packing: Packing, turn: Rotation | None) -> Tensor:
+        """x: (T, hidden) -> (T, hidden); turn: rotary positions, or None"""
         y = self.attention_norm(x)
         q, k, v = (layer(y).unflatten(-1, (self.heads, -1)) for layer in (self.query, self.key, self.value))
         if turn is not None:
-            q, k = rotate(q, turn), rotate(k, turn)
-        x = x + self.out(attend(q, k, v, packing).flatten(1))
+            q, k = turn(q), turn(k)
+        x = x + self.out(attend(q, k, v, packing.lengths, packing.starts).flatten(1))
         return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
 
 
@@ -216,7 +180,7 @@ class Encoder(nn.Module):
         if self.positions is not None:
             x = self.positions(x, packing.places)
         else:
-            turn = rotations(packing.places, self.config.hidden // self.config.heads, x.dtype)
+            turn = Rotation.of(packing.places, self.config.hidden // self.config.heads, x.dtype)
         last = self.config.layers if layer is None else layer
         for block in self.blocks[:last]:
             x = block(x, packing, turn)

@@ -125,7 +125,7 @@ class Validation:
             shots = store.read(window.title, window.start, window.stop).astype(np.float32)
             for name, predicted in trivial_predictions(shots, mask.positions, mean).items():
                 cosines = trivial.setdefault(name, Cosines.none())
-                cosines.add(torch.from_numpy(np.ascontiguousarray(predicted)), torch.from_numpy(shots[mask.positions]))
+                cosines.add(torch.tensor(predicted), torch.tensor(shots[mask.positions]))
         self.trivial = {name: cosines.means() for name, cosines in trivial.items()}
 
     def batches(self) -> Iterable[Batch]:

@@ -192,8 +192,9 @@ class Run:
                 optimizer.zero_grad(set_to_none=True)
             for number, batch in enumerate(batches):
                 last = number == len(batches) - 1
-                alone = last or not isinstance(module, nn.parallel.DistributedDataParallel)
-                with contextlib.nullcontext() if alone else module.no_sync():  # gradients are averaged once a step
+                several = isinstance(module, nn.parallel.DistributedDataParallel)
+                # Gradients are averaged over the ranks once a step.
+                with module.no_sync() if several and not last else contextlib.nullcontext():  # type: ignore[operator]
                     loss, cosine = module(batch.to(self.place.device))
                     # DDP averages over ranks; the loss is the mean over the masked shots of all of them.
                     (loss * (self.place.ranks / masked)).backward()
@@ -302,7 +303,8 @@ class Run:
         if not self.held_out:
             note = (
                 "The catalogue has too few series or titles to hold any out (fewer than "
-                f"{self.config.minimum_groups}); the encoder was trained for a fixed {self.last_step} steps and not validated."
+                f"{self.config.minimum_groups}); the encoder was trained for a fixed {self.last_step} steps and not "
+                "validated."
             )
         metrics = {
             "finished": True,
@@ -440,13 +442,17 @@ def train(
     def terminate(*_: object) -> None:
         run.terminated = True
 
-    signal.signal(signal.SIGTERM, terminate)
+    earlier = signal.signal(signal.SIGTERM, terminate)
     run.say(
         f"{len(store)} titles, {store.shots:,} shots; {len(run.train)} windows to train on, {len(run.held_out)} held "
         f"out; {sum(p.numel() for p in run.encoder.parameters()):,} parameters, {place.ranks} x {place.device.type}, "
         f"{str(run.dtype).removeprefix('torch.')}."
     )
-    if not run.fit():
+    try:
+        ended = run.fit()
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+    if not ended:
         run.say(f"Terminated; saved at step {run.progress.step}.")
         return None
     metrics = run.finish() if place.rank == 0 else {}

@@ -1,0 +1,98 @@
+"""Attention over packed sequences, and rotary positions.
+
+Queries, keys and values of all sequences lie one after the other; each token attends to the tokens of its own sequence.
+There is one kernel per case, chosen by measurement (docs/benchmarks.md):
+
+    CUDA, 16 bit        variable-length flash attention, all sequences in one call CPU, bf16, training two matrix
+    products per sequence around a softmax, and their derivative, written out below: PyTorch's
+                        bf16 flash attention has no fast backward on the CPU
+    otherwise           PyTorch's scaled_dot_product_attention, sequence by sequence
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], starts: Tensor) -> Tensor:
+    """Softmax attention within each of B packed sequences.
+
+    q, k, v: (T, heads, width). lengths: the B numbers of tokens, adding up to T. starts: (B + 1,) int32, each
+    sequence's first token, and T. Returns (T, heads, width).
+    """
+    if q.is_cuda and q.dtype != torch.float32:
+        from torch.nn.attention.varlen import varlen_attn
+
+        out = varlen_attn(q, k, v, starts, starts, max(lengths), max(lengths))
+        assert isinstance(out, Tensor)  # a tuple only where auxiliary results are asked for
+        return out
+    if q.dtype == torch.bfloat16 and q.requires_grad:
+        return _Attention.apply(q, k, v, lengths)
+    sequences = zip(*(x.transpose(0, 1).split(lengths, dim=1) for x in (q, k, v)), strict=True)
+    return torch.cat(
+        [F.scaled_dot_product_attention(a[None], b[None], c[None])[0] for a, b, c in sequences], 1
+    ).transpose(0, 1)
+
+
+class _Attention(torch.autograd.Function):
+    """P = softmax(Q Kᵀ / √width), O = P V for each sequence and head; the probabilities are kept for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        q = q * q.shape[-1] ** -0.5
+        out = torch.empty_like(q)
+        probabilities = []
+        for qs, ks, vs, os in _sequences(lengths, q, k, v, out):
+            p = torch.bmm(qs, ks.mT).softmax(-1)  # (heads, length, length)
+            os.copy_(torch.bmm(p, vs))
+            probabilities.append(p)
+        ctx.save_for_backward(q, k, v, *probabilities)
+        ctx.lengths = lengths
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, *probabilities = ctx.saved_tensors
+        d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        sequences = _sequences(ctx.lengths, q, k, v, d_out, d_q, d_k, d_v)
+        for p, (qs, ks, vs, d_os, d_qs, d_ks, d_vs) in zip(probabilities, sequences, strict=True):
+            d_vs.copy_(torch.bmm(p.mT, d_os))
+            # The softmax's derivative: dS = P * (dP - rowsum(P * dP)).
+            d_s = torch._softmax_backward_data(torch.bmm(d_os, vs.mT), p, -1, p.dtype)
+            d_qs.copy_(torch.bmm(d_s, ks))
+            d_ks.copy_(torch.bmm(d_s.mT, qs))
+        return d_q * q.shape[-1] ** -0.5, d_k, d_v, None
+
+
+def _sequences(lengths: tuple[int, ...], *packed: Tensor) -> Any:
+    """For each sequence its parts of the packed tensors (T, heads, width), as views (heads, length, width)."""
+    return zip(*(x.transpose(0, 1).split(lengths, dim=1) for x in packed), strict=True)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Turns queries and keys by their places, so that their product depends on the distance (Su et al. 2021,
+    "RoFormer").
+    """
+
+    cos: Tensor  # (T, 1, width / 2)
+    sin: Tensor
+
+    @classmethod
+    def of(cls, places: Tensor, width: int, dtype: torch.dtype) -> "Rotation":
+        """places: (T,) of the tokens in their sequences; width: of a head"""
+        angles = places[:, None, None].float() * frequencies(width).to(places.device)
+        return cls(angles.cos().to(dtype), angles.sin().to(dtype))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x: (T, heads, width) -> (T, heads, width)"""
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * self.cos - b * self.sin, b * self.cos + a * self.sin], dim=-1)
+
+
+def frequencies(width: int) -> Tensor:
+    """(width / 2,) angles per place, from 1 down to about 1/10000 (Vaswani et al. 2017, 3.5)."""
+    return 10_000.0 ** -(torch.arange(0, width, 2) / width)

@@ -1,0 +1,108 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from model.batches import Order, gather, microbatches, share_of_rank, split, training_batches, windows_of
+from model.config import Config
+from model.masking import training_mask
+from model.store import Store
+
+
+def test_no_series_is_on_both_sides_of_the_split(store: Store, small: Config) -> None:
+    sides = set()
+    for seed in range(30):
+        train, held_out = split(store, dataclasses.replace(small, seed=seed, validation_share=0.3))
+        assert {t.title_id for t in train} | {t.title_id for t in held_out} == {t.title_id for t in store.entries}
+        assert not {t.title_id for t in train} & {t.title_id for t in held_out}
+        assert not {t.series_id for t in train if t.series_id} & {t.series_id for t in held_out if t.series_id}
+        assert held_out
+        sides.add(frozenset(t.title_id for t in held_out))
+    assert len(sides) > 5, "another seed holds out other titles"
+
+
+def test_too_few_groups_are_not_split(store: Store, small: Config) -> None:
+    # Twelve titles, of which four are two series: ten groups.
+    assert split(store, dataclasses.replace(small, minimum_groups=10))[1]
+    train, held_out = split(store, dataclasses.replace(small, minimum_groups=11))
+    assert (len(train), held_out) == (12, [])
+
+
+def test_an_epoch_sees_every_window_once_in_an_order_of_its_own() -> None:
+    config = dataclasses.replace(Config.embedded(), batch_sequences=5)
+    order = Order(20, config)
+    epochs = [list(itertools.chain.from_iterable(order.rows(4 * epoch + s) for s in range(4))) for epoch in range(3)]
+    assert all(sorted(rows) == list(range(20)) for rows in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert Order(20, config).rows(7) == order.rows(7), "whichever step is asked for first"
+
+
+def test_a_catalogue_smaller_than_a_batch_repeats_within_it() -> None:
+    rows = Order(3, dataclasses.replace(Config.embedded(), batch_sequences=8)).rows(0)
+    assert sorted(rows[:3]) == sorted(rows[3:6]) == [0, 1, 2]
+
+
+def test_ranks_share_a_steps_rows_evenly_and_completely() -> None:
+    lengths = np.random.default_rng(0).integers(20, 513, 32).tolist()
+    shares = [share_of_rank(lengths, rank, 4) for rank in range(4)]
+    assert sorted(itertools.chain.from_iterable(shares)) == list(range(32))
+    loads = [sum(lengths[row] for row in share) for share in shares]
+    assert max(loads) < 1.1 * min(loads)
+
+
+def test_microbatches_are_bounded_and_keep_the_order() -> None:
+    lengths = [100, 500, 30, 40, 50, 300]
+    groups = microbatches(lengths, [0, 1, 2, 3, 4, 5], 200)
+    assert groups == [[0], [1], [2, 3, 4], [5]]
+
+
+def test_a_batch_holds_the_windows_vectors_and_the_masked_ones_as_targets(store: Store, small: Config) -> None:
+    windows = windows_of(store.entries, small)[:5]
+    masks = [training_mask(small, window.shots, 0, row) for row, window in enumerate(windows)]
+    batch = gather(store, list(zip(windows, masks, strict=True)))
+    expected = np.concatenate([store.read(w.title, w.start, w.stop) for w in windows])
+    np.testing.assert_array_equal(batch.shots.numpy(), expected)
+    first = np.cumsum([0] + [w.shots for w in windows])[:-1]
+    positions = np.concatenate([mask.positions + start for mask, start in zip(masks, first, strict=True)])
+    np.testing.assert_array_equal(batch.masked.numpy(), positions)
+    np.testing.assert_array_equal(batch.targets.numpy(), expected[positions])
+    np.testing.assert_array_equal(batch.global_embeddings[2].numpy(), store.global_embedding(windows[2].title))
+
+
+def test_a_singly_masked_modality_is_hidden_and_the_others_are_not(store: Store, small: Config) -> None:
+    config = dataclasses.replace(small, modality_masking=0.9)
+    windows = windows_of(store.entries, small)
+    masks = [training_mask(config, window.shots, 0, row) for row, window in enumerate(windows)]
+    batch = gather(store, list(zip(windows, masks, strict=True)))
+    assert len(batch.partly_masked) > len(batch.masked) > 0
+    shown = batch.shots[batch.partly_masked].unflatten(1, (3, 768))
+    whole = batch.partial_targets.unflatten(1, (3, 768))
+    rows = torch.arange(len(shown))
+    assert (shown[rows, batch.hidden_modality] == 0).all()
+    assert (whole[rows, batch.hidden_modality] != 0).any(dim=1).all(), "what a shot has not cannot be hidden"
+    shown[rows, batch.hidden_modality] = whole[rows, batch.hidden_modality]
+    assert torch.equal(shown, whole)
+
+
+def test_a_dropped_title_embedding_is_zero(store: Store, small: Config) -> None:
+    config = dataclasses.replace(small, global_dropout=0.5)
+    windows = windows_of(store.entries, small)
+    masks = [training_mask(config, window.shots, 0, row) for row, window in enumerate(windows)]
+    batch = gather(store, list(zip(windows, masks, strict=True)))
+    dropped = [not mask.keep_global for mask in masks]
+    assert 0 < sum(dropped) < len(dropped)
+    assert (batch.global_embeddings == 0).all(dim=1).tolist() == dropped
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_resumed_stream_of_batches_is_the_uninterrupted_one(store: Store, small: Config, ranks: int) -> None:
+    train = windows_of(store.entries, small)
+    whole = list(itertools.islice(training_batches(store, train, small, 0, 0, ranks), 6))
+    resumed = list(itertools.islice(training_batches(store, train, small, 4, 0, ranks), 2))
+    for (step, masked, batches), (other_step, other_masked, others) in zip(whole[4:], resumed, strict=True):
+        assert (step, masked) == (other_step, other_masked)
+        for batch, other in zip(batches, others, strict=True):
+            assert torch.equal(batch.shots, other.shots)
+            assert torch.equal(batch.masked, other.masked)

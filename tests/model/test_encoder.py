@@ -1,0 +1,120 @@
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from model.attention import Rotation, attend
+from model.config import Config
+from model.encoder import Encoder, Packing
+
+
+def inputs(config: Config, lengths: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, Packing]:
+    generator = torch.Generator().manual_seed(seed)
+    shots = nn.functional.normalize(torch.randn(sum(lengths), 2304, generator=generator), dim=1)
+    return shots, torch.randn(len(lengths), config.global_dim, generator=generator), Packing.of(lengths)
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
+def test_packed_sequences_do_not_see_each_other(small: Config, positions: str) -> None:
+    config = dataclasses.replace(small, positions=positions)
+    encoder = Encoder(config).eval()
+    lengths = [5, 1, 16, 9]
+    shots, titles, packing = inputs(config, lengths)
+    together = encoder(shots, titles, packing).split(lengths)
+    for row, alone in enumerate(shots.split(lengths)):
+        states = encoder(alone, titles[row : row + 1], Packing.of([lengths[row]]))
+        assert (states - together[row]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
+def test_a_shots_state_depends_on_the_order_of_the_others(small: Config, positions: str) -> None:
+    config = dataclasses.replace(small, positions=positions)
+    encoder = Encoder(config).eval()
+    shots, titles, packing = inputs(config, [9])
+    order = torch.tensor([4, 1, 2, 3, 0, 5, 6, 7, 8])  # shot 8 stays, two far from it change places
+    assert (encoder(shots, titles, packing)[8] - encoder(shots[order], titles, packing)[8]).abs().max() > 1e-5
+
+
+def test_a_block_equals_pytorchs_own_pre_norm_transformer_layer(small: Config) -> None:
+    config = dataclasses.replace(small, positions="learned")
+    block = Encoder(config).blocks[0]
+    nn.init.normal_(block.query.bias)
+    nn.init.normal_(block.down.bias)
+    layer = nn.TransformerEncoderLayer(
+        config.hidden, config.heads, 4 * config.hidden, dropout=0, activation="gelu", batch_first=True, norm_first=True
+    )
+    layer.self_attn.in_proj_weight.data = torch.cat([block.query.weight, block.key.weight, block.value.weight])
+    layer.self_attn.in_proj_bias.data = torch.cat([block.query.bias, block.key.bias, block.value.bias])
+    for mine, theirs in (
+        (block.out, layer.self_attn.out_proj), (block.up, layer.linear1), (block.down, layer.linear2),
+        (block.attention_norm, layer.norm1), (block.mlp_norm, layer.norm2),
+    ):  # fmt: skip
+        theirs.load_state_dict(mine.state_dict())
+    lengths = [3, 11]
+    packing = Packing.of(lengths)
+    x = torch.randn(sum(packing.lengths), config.hidden)
+    for mine, alone in zip(block(x, packing, None).split(packing.lengths), x.split(packing.lengths), strict=True):
+        torch.testing.assert_close(mine, layer(alone[None])[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_masked_shots_own_vector_reaches_nothing(small: Config) -> None:
+    encoder = Encoder(small).eval()
+    shots, titles, packing = inputs(small, [12])
+    masked = torch.tensor([2, 7])
+    other = shots.clone()
+    other[masked] = nn.functional.normalize(torch.randn(2, 2304), dim=1)
+    torch.testing.assert_close(encoder(shots, titles, packing, masked), encoder(other, titles, packing, masked))
+    assert not torch.allclose(encoder(shots, titles, packing), encoder(other, titles, packing))
+
+
+def test_the_title_reaches_every_shot_of_its_own_sequence_only(small: Config) -> None:
+    encoder = Encoder(small).eval()
+    shots, titles, packing = inputs(small, [4, 6])
+    changed = titles.clone()
+    changed[1] = torch.randn(small.global_dim)
+    moved = (encoder(shots, titles, packing) - encoder(shots, changed, packing)).abs().amax(dim=1)
+    assert (moved[:4] == 0).all()
+    assert (moved[4:] > 1e-6).all()
+
+
+def test_cls_and_global_come_first_and_are_no_shots(small: Config) -> None:
+    packing = Packing.of([2, 3])
+    # In the concatenation of 2 [CLS], 2 [GLOBAL] and 5 shots:
+    assert packing.order.tolist() == [0, 2, 4, 5, 1, 3, 6, 7, 8]
+    assert packing.shot_tokens.tolist() == [2, 3, 6, 7, 8]
+    assert packing.places.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4]
+    assert packing.starts.tolist() == [0, 4, 9]
+
+
+def test_layers_are_selectable_and_the_last_one_is_the_default(small: Config) -> None:
+    encoder = Encoder(small).eval()
+    given = inputs(small, [7])
+    states = [encoder(*given, layer=layer) for layer in range(small.layers + 1)]
+    assert torch.equal(states[-1], encoder(*given))
+    assert all(state.shape == (7, small.hidden) for state in states)
+    assert not any(torch.allclose(a, b) for a, b in itertools.pairwise(states))
+
+
+def test_attention_in_bf16_and_its_derivative_agree_with_float32() -> None:
+    lengths = (7, 1, 30)
+    starts = torch.tensor([0, 7, 8, 38], dtype=torch.int32)
+    exact = [torch.randn(38, 2, 16, requires_grad=True) for _ in range(3)]
+    rough = [x.detach().bfloat16().requires_grad_() for x in exact]
+    weight = torch.randn(38, 2, 16)
+    for q, k, v in (exact, rough):
+        (attend(q, k, v, lengths, starts).float() * weight).sum().backward()
+    for a, b in zip(exact, rough, strict=True):
+        assert (a.grad - b.grad.float()).norm() / a.grad.norm() < 0.02
+
+
+def test_rotary_products_depend_on_the_distance_alone() -> None:
+    q, k = torch.randn(1, 1, 8), torch.randn(1, 1, 8)
+
+    def product(i: int, j: int) -> torch.Tensor:
+        turned = [Rotation.of(torch.tensor([place]), 8, torch.float32)(x) for x, place in ((q, i), (k, j))]
+        return (turned[0] * turned[1]).sum()
+
+    torch.testing.assert_close(product(3, 10), product(203, 210), rtol=1e-4, atol=1e-4)
+    assert (product(3, 10) - product(3, 11)).abs() > 1e-3

@@ -1,0 +1,88 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint import export, tensors
+from model.config import Config
+from model.encoder import Encoder, Packing
+from model.inference import contextualise, contextualise_many, load
+
+Vectors = Callable[[int, int], np.ndarray]
+
+
+@pytest.fixture
+def encoder(small: Config) -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(small).eval()
+
+
+def titles(unit_vectors: Vectors) -> list[tuple[np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [(unit_vectors(n, n), rng.standard_normal(16).astype(np.float32)) for n in (1, 7, 16, 17, 60, 3)]
+
+
+def test_a_shots_vector_does_not_depend_on_what_shares_the_batch(encoder: Encoder, unit_vectors: Vectors) -> None:
+    given = titles(unit_vectors)
+    together = list(contextualise_many(encoder, given))
+    for (shots, about), states in zip(given, together, strict=True):
+        assert states.shape == (len(shots), encoder.config.hidden)
+        assert states.dtype == np.float32
+        np.testing.assert_allclose(states, contextualise(encoder, shots, about), atol=1e-5)
+
+
+def test_the_same_input_gives_the_same_bits(encoder: Encoder, unit_vectors: Vectors) -> None:
+    given = titles(unit_vectors)
+    for a, b in zip(contextualise_many(encoder, given), contextualise_many(encoder, given), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_each_shot_of_a_long_title_comes_from_the_window_in_which_it_is_most_central(
+    encoder: Encoder, unit_vectors: Vectors
+) -> None:
+    shots, about = unit_vectors(30, 1), np.ones(16, dtype=np.float32)
+    states = contextualise(encoder, shots, about)  # windows [0, 16), [8, 24) and [14, 30)
+    for shot, start in ((0, 0), (11, 0), (12, 8), (18, 8), (19, 14), (29, 14)):
+        window = contextualise(encoder, shots[start : start + 16], about)
+        np.testing.assert_allclose(states[shot], window[shot - start], atol=1e-5)
+
+
+def test_a_layer_can_be_chosen(encoder: Encoder, unit_vectors: Vectors) -> None:
+    shots, about = unit_vectors(9, 1), np.ones(16, dtype=np.float32)
+    direct = encoder(torch.from_numpy(shots), torch.from_numpy(about)[None], Packing.of([9]), layer=1)
+    np.testing.assert_allclose(contextualise(encoder, shots, about, layer=1), direct.detach().numpy(), atol=1e-6)
+    with pytest.raises(ValueError, match="no layer 3; the encoder has layers 0 to 2"):
+        contextualise(encoder, shots, about, layer=3)
+
+
+def test_an_encoder_is_the_same_from_its_folder_and_from_its_rows(
+    tmp_path: Path, encoder: Encoder, unit_vectors: Vectors
+) -> None:
+    export(dict(encoder.named_parameters()), encoder.config, tmp_path, {})
+    shots, about = unit_vectors(9, 1), np.ones(16, dtype=np.float32)
+    expected = contextualise(encoder, shots, about)
+    np.testing.assert_array_equal(contextualise(load(tmp_path), shots, about), expected)
+    np.testing.assert_array_equal(contextualise(load(tensors(encoder), encoder.config), shots, about), expected)
+    with pytest.raises(ValueError, match="needs its configuration"):
+        load(tensors(encoder))
+
+
+@pytest.mark.parametrize(
+    ("shots", "about", "sentence"),
+    [
+        (np.ones((3, 768)), np.ones(16), r"shots of shape \(3, 768\)"),
+        (np.ones((0, 2304)), np.ones(16), r"shots of shape \(0, 2304\)"),
+        (np.ones((3, 2304)), np.ones(768), r"global embedding of shape \(768,\)"),
+        (np.full((3, 2304), np.nan), np.ones(16), "NaN"),
+        (np.ones((3, 2304)), np.full(16, np.inf), "infinity"),
+    ],
+)
+def test_unusable_vectors_are_refused(encoder: Encoder, shots: np.ndarray, about: np.ndarray, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        contextualise(encoder, shots, about)
+
+
+def test_no_titles_give_no_vectors(encoder: Encoder) -> None:
+    assert list(contextualise_many(encoder, [])) == []

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+
+from model.batches import Batch, split, windows_of
+from model.config import Config
+from model.metrics import Cosines, Validation, effective_rank, skill, trivial_predictions, warning
+from model.store import Store
+
+
+def basis(*axes: int) -> np.ndarray:
+    return np.eye(2304, dtype=np.float32)[list(axes)]
+
+
+def test_the_trivial_predictors_see_visible_shots_only_and_do_what_they_say() -> None:
+    shots = basis(0, 1, 2, 3, 4)
+    predicted = trivial_predictions(shots, np.array([0, 2, 3]), mean=basis(9)[0])
+    np.testing.assert_array_equal(predicted["global_mean"], basis(9, 9, 9))
+    np.testing.assert_allclose(predicted["title_mean"][1], (shots[1] + shots[4]) / 2)
+    # Nothing is visible before shot 0, so the first one after; shot 1 is the last visible one before 2 and 3.
+    np.testing.assert_array_equal(predicted["previous_shot"], basis(1, 1, 1))
+    np.testing.assert_allclose(predicted["neighbours"][1], shots[1] / 1 + shots[4] / 2)
+    np.testing.assert_allclose(predicted["neighbours"][0], shots[1] / 1 + shots[4] / 4)
+
+
+def test_neighbours_end_after_eight_shots() -> None:
+    shots = basis(*range(20))
+    predicted = trivial_predictions(shots, np.array([0, *range(1, 9)]), mean=basis(30)[0])
+    np.testing.assert_allclose(predicted["neighbours"][0], predicted["title_mean"][0])
+    predicted = trivial_predictions(shots, np.array([0, *range(1, 8)]), mean=basis(30)[0])
+    np.testing.assert_allclose(predicted["neighbours"][0], shots[8] / 8)
+
+
+def test_a_title_of_one_shot_is_predicted_by_the_global_mean() -> None:
+    predicted = trivial_predictions(basis(0), np.array([0]), mean=basis(9)[0])
+    assert all((values == basis(9)).all() for values in predicted.values())
+
+
+def test_cosines_are_counted_by_the_modalities_that_a_shot_has() -> None:
+    true = torch.zeros(2, 2304)
+    true[0, [0, 768]] = 1.0  # video and audio, no text
+    true[1, [0, 768, 1536]] = 1.0
+    predicted = torch.zeros(2, 2304)
+    predicted[0, [0, 769]] = 1.0  # the video right, the audio wrong
+    predicted[1, [0, 768, 1537]] = 1.0
+    cosines = Cosines.none()
+    cosines.add(predicted, true)
+    means = cosines.means()
+    assert means == pytest.approx(
+        {"all": (1 / 2 + 2 / 3) / 2, "video": 1, "audio": 0.5, "text": 0, "with_text": 2 / 3, "without_text": 1 / 2}
+    )
+
+
+def test_effective_rank_counts_directions() -> None:
+    assert effective_rank(torch.eye(5)) == pytest.approx(5, rel=1e-4)
+    assert effective_rank(torch.ones(10, 7)) == pytest.approx(1, abs=0.01)
+    assert 1 < effective_rank(torch.diag(torch.tensor([10.0, 1, 1]))) < 3
+
+
+def test_skill_is_the_share_of_the_way_from_the_best_trivial_predictor_to_perfection() -> None:
+    assert skill(0.7, 0.4) == pytest.approx(0.5)
+    assert skill(0.4, 0.4) == 0
+    assert skill(1.0, 0.4) == pytest.approx(1)
+    assert skill(0.1, 0.4) < 0
+
+
+@pytest.fixture
+def validation(store: Store, small: Config) -> Validation:
+    train, held_out = split(store, small)
+    return Validation(store, windows_of(train, small), windows_of(held_out, small), small)
+
+
+def test_a_model_that_knows_everything_has_skill_one_and_no_warning(validation: Validation) -> None:
+    report = validation.report(lambda batch: batch.targets)
+    assert report["cosine"] == pytest.approx(1, abs=1e-3)
+    assert report["skill"] == pytest.approx(1, abs=1e-2)
+    assert warning(report) is None
+    assert report["effective_rank"] == pytest.approx(report["effective_rank_of_targets"], rel=1e-2)
+    assert report["cosines"]["encoder"]["text"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_model_no_better_than_a_constant_says_so(validation: Validation) -> None:
+    def constant(batch: Batch) -> torch.Tensor:
+        return torch.ones(len(batch.masked), 2304)
+
+    report = validation.report(constant)
+    assert report["skill"] < 0
+    assert report["effective_rank"] == pytest.approx(1, abs=0.01)
+    assert f"does not beat the {report['best_trivial'].replace('_', ' ')}" in str(warning(report))
+    assert set(report["cosines"]) == {"encoder", "global_mean", "title_mean", "previous_shot", "neighbours"}
+    assert report["cosines"][report["best_trivial"]]["all"] == max(
+        report["cosines"][name]["all"] for name in ("global_mean", "title_mean", "previous_shot", "neighbours")
+    )
