@@ -1,6 +1,6 @@
 """Linear probes: what they find, what they must not find, and by whose arithmetic."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from model import probes
 from model.probes import GENRES, METRICS, pool, probe, shots_of
@@ -290,10 +290,24 @@ def test_an_unknown_task_is_refused() -> None:
         probe("clip_weather", [], [], [])
 
 
-def test_the_limit_on_threads_ends_with_the_probe() -> None:
-    before = [library["num_threads"] for library in threadpool_info()]
-    probe("clip_retrieval", list(RNG(0).normal(size=(25, 3))), [0, 1, 1, 0, 1] * 5, titles_of(5, 5))
-    assert [library["num_threads"] for library in threadpool_info()] == before
+def test_a_probe_keeps_to_one_thread_and_gives_the_others_back() -> None:
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    seen: list[list[int]] = []
+
+    class Watched(list):  # type: ignore[type-arg]
+        def __iter__(self) -> Iterator[NDArray[np.float64]]:
+            seen.append(threads())
+            return super().__iter__()
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        probe("clip_retrieval", Watched(RNG(0).normal(size=(25, 3))), [0, 1, 1, 0, 1] * 5, titles_of(5, 5))
+        assert threads() == before
+    assert 2 in before
+    assert seen
+    assert {count for counts in seen for count in counts} == {1}
 
 
 START = np.array([0.0, 10.0, 20.0, 30.0])
