@@ -22,10 +22,10 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -118,6 +118,10 @@ class _File:
     modified: float  # seconds since the epoch
     link_out: bool = False
 
+    @property
+    def small_json(self) -> bool:
+        return self.name == "title.json" and self.size <= TITLE_JSON_LIMIT
+
 
 class _Waiting(Exception):
     """The folder is not complete yet; the message says what is awaited."""
@@ -176,6 +180,10 @@ class _Folder:
         return str((self.root / path).absolute())
 
 
+# A sensor looks every few seconds: an unchanged title.json (bucket, key, ETag) is not paid for again.
+_OBJECTS_READ: dict[tuple[str, str, str], bytes] = {}
+
+
 class _Bucket:
     """An S3 prefix. Endpoint, region and credentials come from boto3's own environment variables and files."""
 
@@ -208,27 +216,29 @@ class _Bucket:
                 files = folders.setdefault(title_id, [])
                 if not below:
                     files.append(file)
+        # A first look at a large catalogue would outlast a sensor's patience if it read one title.json at a time.
+        wanted = [(f"{path}/{name}", file) for name, files in folders.items() for file in files if file.small_json]
+        with ThreadPoolExecutor(16) as readers:
+            list(readers.map(lambda one: self.read(*one, TITLE_JSON_LIMIT), wanted))
         return sorted(folders.items())
 
     def files(self, path: str) -> list[_File]:
         return [file for folder, file in self._objects(path) if not folder]
 
     def read(self, path: str, file: _File, limit: int) -> bytes:
-        # A sensor looks every few seconds: an unchanged title.json is not paid for again.
-        return _object_head(self.bucket, f"{self.prefix}{path}/{file.name}", file.version, limit)
+        key = self.bucket, f"{self.prefix}{path}/{file.name}", file.version
+        if key not in _OBJECTS_READ:
+            data = self.s3.get_object(Bucket=self.bucket, Key=key[1])["Body"].read(limit)
+            if len(_OBJECTS_READ) >= 100_000:
+                _OBJECTS_READ.clear()
+            _OBJECTS_READ[key] = data
+        return _OBJECTS_READ[key]
 
     def open(self, path: str) -> IO[bytes]:
         return self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
 
     def uri(self, path: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{path}"
-
-
-@lru_cache(maxsize=20_000)
-def _object_head(bucket: str, key: str, etag: str, limit: int) -> bytes:
-    import boto3
-
-    return boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read(limit)
 
 
 class LandingZone(dg.ConfigurableResource):
@@ -342,7 +352,7 @@ class LandingZone(dg.ConfigurableResource):
                 raise _Waiting(f"{newest.name} changed less than {self.settle_s:g} s ago and may still be growing")
         title_json = by_name["title.json"]
         _require_inside("title.json", title_json)
-        if title_json.size > TITLE_JSON_LIMIT:
+        if not title_json.small_json:
             raise BadInput(f"title.json is larger than {TITLE_JSON_LIMIT >> 10} KiB; it should hold metadata only")
         said = _parse_title_json(place.read(f"titles/{title_id}", title_json, TITLE_JSON_LIMIT))
 
