@@ -219,7 +219,7 @@ class _Bucket:
         # A first look at a large catalogue would outlast a sensor's patience if it read one title.json at a time.
         wanted = [(f"{path}/{name}", file) for name, files in folders.items() for file in files if file.small_json]
         with ThreadPoolExecutor(16) as readers:
-            list(readers.map(lambda one: self.read(*one, TITLE_JSON_LIMIT), wanted))
+            list(readers.map(lambda one: self.read(one[0], one[1], TITLE_JSON_LIMIT), wanted))
         return sorted(folders.items())
 
     def files(self, path: str) -> list[_File]:
