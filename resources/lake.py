@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
 
 import dagster as dg
 from pydantic import Field
@@ -30,6 +31,9 @@ ROWS_PER_GROUP = 1024
 """Rows that the Parquet writer holds back at once: a thousand JPEGs are about 20 MB."""
 LONGEST_DATA_VERSION = 32
 """Longer strings are cut in the Delta log's statistics, which is where versions are read from."""
+
+NULLS = ("", "__HIVE_DEFAULT_PARTITION__")
+"""Values of a partition column that Delta, or its readers, take for null."""
 
 T = TypeVar("T")
 Partition = Mapping[str, str]
@@ -183,14 +187,18 @@ class DeltaLake(dg.ConfigurableIOManager):
         found = self._open(table)
         if not self._files_of(found, table, partition) or found is None:
             raise PartitionMissing(f"{table} has no partition {_shown(partition)} in {self.uri}")
-        rows = pl.scan_delta(found).filter(*(pl.col(name) == value for name, value in partition.items())).collect()
+        rows = (
+            pl.scan_delta(_for_polars(found))
+            .filter(*(pl.col(name) == value for name, value in partition.items()))
+            .collect()
+        )
         return rows.select(list(polars_schema(table))).sort(*declared.partition_by, *declared.key)
 
     def scan(self, table: str) -> "pl.LazyFrame":
         """The whole table, lazily."""
         import polars as pl
 
-        return pl.scan_delta(self._open_or_create(table))
+        return pl.scan_delta(_for_polars(self._open_or_create(table)))
 
     def partition_files(self, table: str, partition: Partition) -> list[str]:
         """URIs of the data files of the partitions that agree in the columns given."""
@@ -200,7 +208,7 @@ class DeltaLake(dg.ConfigurableIOManager):
         if not partition or set(partition) - set(TABLES[table].partition_by):
             raise ValueError(f"{table} is partitioned by {TABLES[table].partition_by}, not by {tuple(partition)}")
         filters = [(name, "=", value) for name, value in partition.items()]
-        return found.file_uris(file_pruning_predicate=filters) if found else []
+        return _usable(found, found.file_uris(file_pruning_predicate=filters)) if found else []
 
     def data_versions(self, table: str) -> dict[tuple[str, ...], str]:
         """The data version of every partition, by the values of the partition columns in their declared order.
@@ -245,7 +253,8 @@ class DeltaLake(dg.ConfigurableIOManager):
         the other. An unpartitioned asset returns a frame with all partition columns, written in one commit. The data
         version is the frame's own column `data_version`, else the output metadata's `data_version`.
 
-        Raises ContractError for frames whose keys are not exactly the run's, before anything is written.
+        Raises ContractError for frames whose keys are not exactly the run's, before anything is written; and for
+        frames that break the table's contract, after the others were written.
         """
         table = context.asset_key.path[-1]
         stated = {**context.definition_metadata, **context.output_metadata}.get("data_version")
@@ -257,8 +266,17 @@ class DeltaLake(dg.ConfigurableIOManager):
             frames = obj if isinstance(obj, Mapping) else {keys[0]: obj} if len(keys) == 1 else {}
             if set(frames) != set(keys):
                 got = f"frames for {sorted(frames)}" if isinstance(obj, Mapping) else f"one {type(obj).__name__}"
-                raise ContractError(f"{table}: the run covers the partitions {keys}, but the step returned {got}")
-            rows = {key: self._write_key(table, key, frames[key], data_version) for key in keys}
+                raise ContractError(
+                    f"{table}: the run covers the partitions {sorted(keys)}, but the step returned {got}"
+                )
+            rows, refused = {}, []
+            for key in sorted(keys):
+                try:
+                    rows[key] = self._write_key(table, key, frames[key], data_version)
+                except ContractError as error:  # which is no reason to lose its neighbours
+                    refused.append(str(error))
+            if refused:
+                raise ContractError("\n".join(refused))
             # Dagster shows one metadata for all partitions of a run, so a sum would be wrong for each of them.
             count = {"dagster/row_count": rows[keys[0]]} if len(keys) == 1 else {"rows_by_partition": rows}
             context.add_output_metadata(count)
@@ -303,7 +321,7 @@ def _refuse_names(table: str, partition: Partition, data_version: str) -> None:
     if set(partition) != set(declared):
         raise ContractError(f"{table} is partitioned by {declared}, not by {tuple(partition)}")
     for name, value in partition.items():
-        if not isinstance(value, str) or not value:  # Delta would store an empty one as null
+        if not isinstance(value, str) or value in NULLS:
             raise ContractError(f"{table}: {value!r} cannot name a partition by {name}")
     if not 0 < len(data_version) <= LONGEST_DATA_VERSION:
         raise ContractError(f"{table} {_shown(partition)}: a data version has 1 to 32 characters, not {data_version!r}")
@@ -420,6 +438,20 @@ def _files(table: "DeltaTable") -> "pl.DataFrame":
         if name not in files.columns:  # as long as no file has it
             files = files.with_columns(pl.lit(None, dtype=pl.String).alias(name))
     return files
+
+
+def _usable(table: "DeltaTable", uris: list[str]) -> list[str]:
+    """Files as they can be opened: delta-rs quotes a local table's folder, though not what follows."""
+    root = table.table_uri.removeprefix("file://")
+    return [unquote(root) + uri.removeprefix(root) for uri in uris] if root != table.table_uri else uris
+
+
+def _for_polars(table: "DeltaTable") -> "DeltaTable":
+    """The table, so that polars finds its files in a folder with a space or an umlaut in its name, too."""
+    if unquote(table.table_uri) != table.table_uri:
+        uris = _usable(table, table.file_uris())
+        table.file_uris = lambda *_, **__: uris  # type: ignore[method-assign]
+    return table
 
 
 def _predicate(partitions: Sequence[Partition]) -> str:
