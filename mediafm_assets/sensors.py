@@ -1,7 +1,7 @@
 """What happens outside Dagster, told to Dagster: drops and label files that land, and encoders that are new."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import dagster as dg
 
@@ -31,9 +31,9 @@ def seen_now(landing: LandingZone) -> tuple[dict[str, str], dict[str, str], list
     return drops, labels, problems
 
 
-def changed(now: Mapping[str, str], before: Mapping[str, str], limit: int) -> list[str]:
-    """The first `limit` keys, in order, whose fingerprint is new or another than before."""
-    return sorted(key for key, fingerprint in now.items() if before.get(key) != fingerprint)[:limit]
+def changed(now: Mapping[str, str], before: Mapping[str, str], among: Iterable[str] | None = None) -> list[str]:
+    """The keys (`among` those given), in order, whose fingerprint is new or another than before."""
+    return sorted(key for key in (now if among is None else among) if before.get(key) != now[key])
 
 
 @dg.sensor(
@@ -48,8 +48,8 @@ def landing_sensor(context: dg.SensorEvaluationContext, landing: LandingZone) ->
     for problem in problems:
         context.log.warning(problem)
     before = json.loads(context.cursor) if context.cursor else {"drops": {}, "labels": {}, "problems": []}
-    new_drops = changed(drops, before["drops"], TITLES_PER_TICK)
-    new_labels = changed(labels, before["labels"], len(TASKS))
+    new_drops = changed(drops, before["drops"])[:TITLES_PER_TICK]
+    new_labels = changed(labels, before["labels"])
     if not new_drops and not new_labels and problems == before["problems"]:
         return dg.SkipReason("nothing new" + (f"; {len(problems)} drops cannot be used" if problems else ""))
     known = {
@@ -57,16 +57,34 @@ def landing_sensor(context: dg.SensorEvaluationContext, landing: LandingZone) ->
         "labels": {**before["labels"], **{task: labels[task] for task in new_labels}},
         "problems": problems,
     }
+    told = {
+        "drops": told_before(context.instance, "drops", new_drops),
+        "label_files": told_before(context.instance, "label_files", new_labels),
+    }
     add = titles_partitions.build_add_request(new_drops)
     return dg.SensorResult(
         dynamic_partitions_requests=[add] if new_drops else [],
         asset_events=[
-            *(landed("drops", title, drops[title]) for title in new_drops),
-            *(landed("label_files", task, labels[task]) for task in new_labels),
+            *(landed("drops", title, drops[title]) for title in changed(drops, told["drops"], new_drops)),
+            *(landed("label_files", task, labels[task]) for task in changed(labels, told["label_files"], new_labels)),
             usable_drops(problems),
         ],
         cursor=json.dumps(known),
     )
+
+
+def told_before(instance: dg.DagsterInstance, asset: str, partitions: Sequence[str]) -> dict[str, str]:
+    """The fingerprints that Dagster was last told of these partitions, by the `mediafm` command or a sensor that has
+    lost its cursor: to tell it again would launch runs that find nothing to do."""
+    if not partitions:
+        return {}
+    records = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=list(partitions))
+    told: dict[str, str] = {}
+    for record in instance.fetch_materializations(records, limit=2 * len(partitions)).records:
+        event = record.asset_materialization
+        if event and event.partition:
+            told.setdefault(event.partition, (event.tags or {}).get("dagster/data_version", ""))
+    return told
 
 
 def landed(asset: str, partition: str, fingerprint: str) -> dg.AssetMaterialization:

@@ -1,6 +1,7 @@
 """A finished small catalogue, made once by the command itself, and copies of it to do things to."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,6 +102,8 @@ def drop() -> Drop:
         if film:
             shutil.copyfile(film, folder / "film.mp4")
         (folder / "title.json").write_text(json.dumps({"title": title_id, "media": "film.mp4", **metadata}))
+        for file in folder.iterdir():  # an hour old, so that nobody takes it for still being written
+            os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 3600))
         return folder
 
     return land
