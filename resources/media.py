@@ -203,9 +203,16 @@ def is_hdr(image: "VideoFrame") -> bool:
     return image.color_trc in (_PQ, _HLG)
 
 
-def scaled(image: "VideoFrame", width: int, height: int, pixel_format: str, scaler: "VideoReformatter") -> "VideoFrame":
-    """The picture at another size and format, by area averaging. `scaler` is one stream's own."""
-    from av.video.reformatter import Colorspace, Interpolation
+def scaled(
+    image: "VideoFrame",
+    width: int,
+    height: int,
+    pixel_format: str,
+    scaler: "VideoReformatter",
+    interpolation: str = "AREA",
+) -> "VideoFrame":
+    """The picture at another size and format. `scaler` is one stream's own; interpolation: libswscale's name."""
+    from av.video.reformatter import Colorspace
 
     # Untagged video of HD size is BT.709 by convention; FFmpeg would take it for BT.601.
     untagged_hd = image.colorspace == _UNTAGGED and image.height >= 720 and "rgb" not in image.format.name
@@ -215,7 +222,7 @@ def scaled(image: "VideoFrame", width: int, height: int, pixel_format: str, scal
         height,
         format=pixel_format,
         src_colorspace=Colorspace.ITU709 if untagged_hd else None,
-        interpolation=Interpolation.AREA,
+        interpolation=interpolation,
         threads=1,
     )
 

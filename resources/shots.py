@@ -47,6 +47,7 @@ _KEPT_BYTES = 128 << 20
 # A run of frames over the threshold is cut when it has become this long: memory needs a bound.
 _LONGEST_TRANSITION = 512
 _WINDOW, _STEP, _MARGIN = 100, 50, 25
+_ADAPTIVE_WIDTH = 256  # PySceneDetect scales every film down to this width before it looks
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,14 @@ class SampledFrame:
 
 
 class CutDetector(Protocol):
-    """Finds cuts in one film. Frames come in order; `picture_size` and `picture_format` say what it wants to see."""
+    """Finds cuts in one film, whose frames come in order."""
 
-    picture_size: tuple[int, int] | None  # (width, height), or None for the small frame's own
     picture_format: str  # rgb24 or bgr24
+    interpolation: str  # how its pictures are scaled down: AREA, FAST_BILINEAR
+
+    def picture_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the picture that it wants to see of an upright frame of this size."""
+        ...
 
     @property
     def settled(self) -> int:
@@ -200,11 +205,12 @@ def _pictures(path: Path, cuts: CutDetector, small_frames: SmallFrames) -> "Gene
     try:
         for number, frame in enumerate(frames):
             seen = _Seen(number, frame, small_frames)
-            source = seen.small if cuts.picture_size is None or is_hdr(frame.image) else frame.image
-            width, height = cuts.picture_size or (source.width, source.height)
-            if cuts.picture_size and frame.orientation[0]:
-                width, height = height, width
-            picture = scaled(source, width, height, cuts.picture_format, scaler).to_ndarray()
+            source = seen.small if is_hdr(frame.image) else frame.image
+            if frame.orientation[0]:  # lies on its side until it is turned upright below
+                height, width = cuts.picture_size(source.height, source.width)
+            else:
+                width, height = cuts.picture_size(source.width, source.height)
+            picture = scaled(source, width, height, cuts.picture_format, scaler, cuts.interpolation).to_ndarray()
             yield seen, upright(picture, frame.orientation)
     finally:
         frames.close()
@@ -286,10 +292,14 @@ class _OpenShot:
 
 
 class AdaptiveCuts:
-    """PySceneDetect's AdaptiveDetector on the small frames, with its default window, minimum content and length."""
+    """PySceneDetect's AdaptiveDetector with its default window, minimum content and length.
 
-    picture_size: tuple[int, int] | None = None
+    Its pictures are scaled as coarsely as PySceneDetect scales them: its threshold is a ratio to the noise between
+    frames, and smoother pictures give it false cuts in fades.
+    """
+
     picture_format = "bgr24"
+    interpolation = "FAST_BILINEAR"
 
     def __init__(self, threshold: float) -> None:
         from scenedetect import FrameTimecode
@@ -298,6 +308,10 @@ class AdaptiveCuts:
         self._detector = AdaptiveDetector(adaptive_threshold=threshold)
         self._timecode = FrameTimecode  # its unit here is the frame: PySceneDetect's lengths are in frames
         self._n = 0
+
+    def picture_size(self, width: int, height: int) -> tuple[int, int]:
+        factor = max(1.0, width / _ADAPTIVE_WIDTH)
+        return round(width / factor), max(1, round(height / factor))
 
     @property
     def settled(self) -> int:
@@ -322,14 +336,17 @@ class TransNetCuts:
     its middle. A run that touches the film's first or last frame has a shot on one side only, and is no cut.
     """
 
-    picture_size: tuple[int, int] | None = (48, 27)
     picture_format = "rgb24"
+    interpolation = "AREA"
 
     def __init__(self, threshold: float, device: str = "auto") -> None:
         self._network = _network(device)
         self._runs = _RunMiddles(threshold)
         self._frames: list[np.ndarray] = []  # from the first frame that the next window needs, padding included
         self._n = 0
+
+    def picture_size(self, width: int, height: int) -> tuple[int, int]:
+        return 48, 27
 
     @property
     def settled(self) -> int:

@@ -26,12 +26,15 @@ Found = list[tuple[Shot, list[SampledFrame]]]
 class PlannedCuts:
     """A detector that knows its cuts and settles them in steps, late, as TransNet V2 does."""
 
-    picture_size: tuple[int, int] | None = (48, 27)
     picture_format = "rgb24"
+    interpolation = "AREA"
 
     def __init__(self, cuts: list[int], step: int, lag: int) -> None:
         self.left, self.step, self.lag = sorted(cuts), step, lag
         self.n = self.settled = 0
+
+    def picture_size(self, width: int, height: int) -> tuple[int, int]:
+        return 48, 27
 
     def push(self, picture: np.ndarray) -> list[int]:
         assert picture.shape == (27, 48, 3)
@@ -212,9 +215,10 @@ def test_on_a_real_film_the_shots_are_those_of_the_transnet_package(media: Path,
         assert set(truth["hard_cuts"]) <= set(starts(shots))
 
 
-def test_on_a_real_film_adaptive_finds_what_pyscenedetect_finds(media: Path) -> None:
-    truth = json.loads((media / "groundtruth" / "verified_cuts.json").read_text())["chrome-fast-ad"]
-    shots = found(media / "titles" / "chrome-fast-ad" / "chrome-fast-ad.mp4", ShotDetector(detector="adaptive"))
+@pytest.mark.parametrize("title", ["chrome-fast-ad", "sintel-trailer"])
+def test_on_a_real_film_adaptive_finds_what_pyscenedetect_finds(media: Path, title: str) -> None:
+    truth = json.loads((media / "groundtruth" / "verified_cuts.json").read_text())[title]
+    shots = found(media / "titles" / title / f"{title}.mp4", ShotDetector(detector="adaptive"))
     assert starts(shots) == [0, *truth["pyscenedetect_adaptive"]]
 
 
