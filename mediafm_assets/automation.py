@@ -38,10 +38,11 @@ def training() -> dg.AutomationCondition:
     """On the cadence of MEDIAFM_TRAINING_CRON (default: 02:00 UTC daily), if any title was added or changed since the
     last training. (`eager()` would never train while any title is missing, `on_cron()` forgets what came before the
     tick.)"""
-    cron = os.environ.get("MEDIAFM_TRAINING_CRON", "0 2 * * *")
+    cron = os.environ.get("MEDIAFM_TRAINING_CRON") or "0 2 * * *"
+    handled = Condition.newly_requested() | Condition.newly_updated()
     return (
-        Condition.cron_tick_passed(cron).since_last_handled()
-        & Condition.any_deps_updated().since(Condition.newly_requested() | Condition.newly_updated())
+        Condition.cron_tick_passed(cron).since(handled)
+        & Condition.any_deps_updated().since(handled)
         & ~Condition.in_progress()
     ).with_label("on the training cadence, if anything is new")
 

@@ -1,7 +1,7 @@
 """The `mediafm` command: what the UI's automation does, headless, in one process that ends.
 
-Exit status: 0 when everything is fresh, 1 when some titles failed (each is listed; all others are finished), 2 for wrong
-usage or configuration.
+Exit status: 0 when everything is fresh, 1 when some titles failed (each is listed; all others are finished), 2 for
+wrong usage or configuration.
 """
 
 import argparse

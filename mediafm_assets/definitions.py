@@ -12,7 +12,7 @@ from mediafm_assets.sensors import landing_sensor, refresh_sensor
 def defs() -> dg.Definitions:
     configured = resources()
     shaped_by = shaping(configured)
-    assets = [
+    assets: list[dg.AssetSpec | dg.AssetsDefinition] = [
         ingest.drops,
         *ingest.build(shaped_by),
         *embeddings.build(shaped_by),

@@ -1,7 +1,7 @@
 """One embedding per shot and modality, one per title, and the fused vector of each shot."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import dagster as dg
 
@@ -12,6 +12,7 @@ from mediafm_assets.versions import Shaping, TextTrack, title_text
 from resources.audio_encoders import AudioEncoder
 from resources.lake import DeltaLake
 from resources.landing import LandingZone
+from resources.tables import vectors
 from resources.text_encoders import TextEncoder
 from resources.timed_text import choose_track
 from resources.video_encoders import VideoEncoder
@@ -40,7 +41,7 @@ class Fusion(dg.ConfigurableResource[Any]):
         return self.kind
 
 
-def embedding_rows(vectors: "list[np.ndarray | None]", encoder: str) -> "dict[str, Any]":
+def embedding_rows(vectors: "Sequence[np.ndarray | None]", encoder: str) -> "dict[str, Any]":
     """Columns of an embedding table; a shot without the modality is a zero vector whose `present` is false."""
     import numpy as np
 
@@ -72,8 +73,8 @@ def build(shaping: Mapping[str, Shaping]) -> list[dg.AssetsDefinition]:
 
             frames = lake.read("shot_frames", title_id=title_id).sort("shot_index", "frame_index")
             shots = frames.group_by("shot_index", maintain_order=True).agg("jpeg")["jpeg"]
-            vectors = list(encoder.embed(jpegs.to_list() for jpegs in shots))
-            yield "video_embeddings", pl.DataFrame(embedding_rows(vectors, encoder.space()))
+            made = list(encoder.embed(jpegs.to_list() for jpegs in shots))
+            yield "video_embeddings", pl.DataFrame(embedding_rows(made, encoder.space()))
 
         yield from materialise_titles(context, ("video_embeddings",), embed)
 
@@ -98,10 +99,10 @@ def build(shaping: Mapping[str, Shaping]) -> list[dg.AssetsDefinition]:
             spans = lake.read("shots", title_id=title_id).sort("shot_index").select("start_s", "end_s").rows()
             if title["has_audio"]:
                 with landing.local(drop, drop.media) as film:
-                    vectors = list(encoder.embed(shot_audio(film, spans, language=title["language"])))
+                    made = list(encoder.embed(shot_audio(film, spans, language=title["language"])))
             else:
-                vectors = [None] * len(spans)
-            yield "audio_embeddings", pl.DataFrame(embedding_rows(vectors, encoder.space()))
+                made = [None] * len(spans)
+            yield "audio_embeddings", pl.DataFrame(embedding_rows(made, encoder.space()))
 
         yield from materialise_titles(context, ("audio_embeddings",), embed)
 
@@ -129,11 +130,11 @@ def build(shaping: Mapping[str, Shaping]) -> list[dg.AssetsDefinition]:
                 with landing.local(drop, track.name) as path:
                     texts = align(read_cues(path), spans)
             spoken = [shot for shot, text in enumerate(texts) if text.strip()]
-            vectors: list[np.ndarray | None] = [None] * len(spans)
+            made: list[np.ndarray | None] = [None] * len(spans)
             if spoken:
                 for shot, vector in zip(spoken, encoder.embed([texts[shot] for shot in spoken]), strict=True):
-                    vectors[shot] = vector
-            columns = embedding_rows(vectors, encoder.space())
+                    made[shot] = vector
+            columns = embedding_rows(made, encoder.space())
             track_name = [track.name if track else None] * len(spans)
             yield "text_embeddings", pl.DataFrame({**columns, "text": texts, "track": track_name})
 
@@ -181,7 +182,6 @@ def build(shaping: Mapping[str, Shaping]) -> list[dg.AssetsDefinition]:
         notes: dict[str, Any] = {}
 
         def fuse_title(title_id: str) -> "Rows":
-            import numpy as np
             import polars as pl
 
             from model.fusion import block_energy, fuse
@@ -191,9 +191,11 @@ def build(shaping: Mapping[str, Shaping]) -> list[dg.AssetsDefinition]:
                 lake.read(table, title_id=title_id).sort("shot_index")
                 for table in ("video_embeddings", "audio_embeddings", "text_embeddings")
             ]
-            vectors = [np.vstack(table["embedding"].to_numpy()) for table in tables]
+            video, audio, text = (vectors(table) for table in tables)
             has_audio, has_text = (table["present"].to_numpy() for table in tables[1:])
-            fused = fuse(*vectors, has_audio, has_text, fusion=fusion.kind)
+            fused = fuse(
+                video, audio, text, has_audio, has_text, fusion=cast("Literal['balanced', 'as_published']", fusion.kind)
+            )
             notes.update({f"energy_{block}": share for block, share in block_energy(fused).items()})
             notes["shots_with_text"] = int(has_text.sum())
             space = catalogue_of(context).fused_space()

@@ -15,6 +15,7 @@ from mediafm_assets.versions import LABELS_CODE, PROBES_CODE, Catalogue, digest
 from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.landing import LandingZone
+from resources.tables import vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +71,7 @@ def with_all_labels(rows: "pl.DataFrame") -> "pl.DataFrame":
     """Rows of one task with the label columns of the others, which are null."""
     import polars as pl
 
-    types = {"labels": pl.List(pl.String), "score": pl.Float64, "label": pl.Int32}
+    types: dict[str, pl.DataType] = {"labels": pl.List(pl.String()), "score": pl.Float64(), "label": pl.Int32()}
     return rows.with_columns(
         pl.lit(None, dtype=kind).alias(name) for name, kind in types.items() if name not in rows.columns
     )
@@ -93,6 +94,7 @@ def with_all_labels(rows: "pl.DataFrame") -> "pl.DataFrame":
 def probe_metrics(context: dg.AssetExecutionContext) -> Results:
     """Probe every representation on every task, with folds grouped by title."""
     import polars as pl
+
     from model.probes import probe
 
     lake: DeltaLake = context.resources.lake
@@ -104,10 +106,10 @@ def probe_metrics(context: dg.AssetExecutionContext) -> Results:
     if catalogue.stored_in("probe_metrics").get((encoder_version,)) != version:
         cells = []
         clips = clips_by_task(lake, contextual_titles(catalogue))
-        vectors = clip_vectors(lake, encoder_version, {clip for rows in clips.values() for clip in spans_of(rows)})
+        pooled = clip_vectors(lake, encoder_version, {clip for rows in clips.values() for clip in spans_of(rows)})
         for task, rows in clips.items():
             for representation in REPRESENTATIONS:
-                features = [vectors[clip][representation] for clip in spans_of(rows)]
+                features = [pooled[clip][representation] for clip in spans_of(rows)]
                 result = probe(task, features, rows["target"].to_list(), rows["title_id"].to_list(), seed=SEED)
                 cells.append({"task": task, "representation": representation, **result._asdict()})
             context.log.info(f"{task}: {len(rows)} clips probed")
@@ -179,26 +181,25 @@ def clip_vectors(lake: DeltaLake, encoder_version: str, clips: set[Clip]) -> "di
     by_title: dict[str, list[Clip]] = {}
     for clip in sorted(clips):
         by_title.setdefault(clip[0], []).append(clip)
-    vectors = {}
-    for title_id, title_clips in by_title.items():
-        vectors.update(_title_clip_vectors(lake, trained, encoder_version, title_id, title_clips))
-    return vectors
+    return {
+        clip: by_representation
+        for title_id, title_clips in by_title.items()
+        for clip, by_representation in _title_clip_vectors(lake, trained, encoder_version, title_id, title_clips)
+    }
 
 
 def _title_clip_vectors(
     lake: DeltaLake, trained: "Encoder", encoder_version: str, title_id: str, clips: list[Clip]
 ) -> "Iterator[tuple[Clip, dict[str, np.ndarray]]]":
-    import numpy as np
-    from model.probes import pool, shots_of
-
     from model.fusion import MODALITIES, MODALITY_DIM
     from model.inference import contextualise
+    from model.probes import pool, shots_of
 
     shots = lake.read("fused_embeddings", title_id=title_id).sort("shot_index")
     contextual = lake.read("contextual_embeddings", encoder_version=encoder_version, title_id=title_id)
     start, end = shots["start_s"].to_numpy(), shots["end_s"].to_numpy()
-    fused = np.vstack(shots["embedding"].to_numpy())
-    in_context = np.vstack(contextual.sort("shot_index")["embedding"].to_numpy())
+    fused = vectors(shots)
+    in_context = vectors(contextual.sort("shot_index"))
     title = lake.read("global_embeddings", title_id=title_id)["embedding"][0].to_numpy()
     for clip in clips:
         of_clip = shots_of(start, end, *clip[1:])

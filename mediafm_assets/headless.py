@@ -143,7 +143,7 @@ def registered_drops(work: Driver, only: Sequence[str]) -> list[Drop]:
             work.failures.append(f"{problem.title_id}: landing: {problem.reason}")
     for problem in found.waiting:
         print(f"{problem.title_id}: left alone: {problem.reason}", flush=True)
-    seen = {item.title_id for item in (*found.drops, *found.problems, *found.waiting)}
+    seen = {drop.title_id for drop in found.drops} | {item.title_id for item in (*found.problems, *found.waiting)}
     work.failures += [f"{title}: landing: there is no such drop in {work.landing.uri}" for title in set(only) - seen]
     work.instance.add_dynamic_partitions("titles", [drop.title_id for drop in drops])
     return drops
@@ -254,7 +254,7 @@ class ShowStep(logging.Handler):
             self.bar.set_postfix_str(f"{event.logging_tags.get('partition', '')} {event.step_key}".strip())
 
 
-@dg.logger(description="A progress bar instead of log lines.")
+@dg.logger(None, description="A progress bar instead of log lines.")
 def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("mediafm.progress")
     logger.addHandler(ShowStep())

@@ -25,7 +25,7 @@ drops = dg.AssetSpec(
     partitions_def=titles_partitions,
     owners=["team:media-ml"],
     kinds={"video"},
-    description="Complete drops in the landing zone, as the landing sensor saw them. A drop that changes is seen again.",
+    description="Complete drops in the landing zone, as the landing sensor saw them; a changed drop is seen again.",
 )
 
 

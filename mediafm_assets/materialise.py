@@ -43,15 +43,10 @@ def for_each_title(context: dg.AssetExecutionContext, materialise: Callable[[str
             yield from results
             return
         for result in results:
-            context.log_event(
-                dg.AssetMaterialization(
-                    result.asset_key,
-                    partition=title_id,
-                    metadata=result.metadata,
-                    tags={"dagster/data_version": result.data_version.value},
-                )
-            )
-            context.add_asset_metadata(result.metadata, asset_key=result.asset_key, partition_key=title_id)
+            key, metadata = result.asset_key or "", result.metadata or {}
+            tags = {"dagster/data_version": result.data_version.value} if result.data_version else {}
+            context.log_event(dg.AssetMaterialization(key, partition=title_id, metadata=metadata, tags=tags))
+            context.add_asset_metadata(metadata, asset_key=key, partition_key=title_id)
     if failures:
         total = len(context.partition_keys)
         raise dg.Failure(f"{len(failures)} of {total} titles failed: {'; '.join(failures)}", allow_retries=False)
@@ -98,7 +93,7 @@ def materialise_titles(
         else:
             context.log.info(f"{title_id}: {', '.join(tables)}: nothing changed, nothing to do")
         for table in tables:
-            metadata = {"up_to_date": table not in stale}
+            metadata: dict[str, Any] = {"up_to_date": table not in stale}
             if stale:
                 metadata |= {"seconds": round(time.monotonic() - started, 3), **(notes or {})}
             yield dg.MaterializeResult(

@@ -107,8 +107,8 @@ def usable_drops(problems: Sequence[str]) -> dg.AssetCheckEvaluation:
     asset_selection=["contextual_embeddings"],
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=10,
-    description="Once for each new encoder: contextual embeddings of all fused titles that lack them, in one run for each "
-    "unbroken range of titles. Switch it off to stay with the old encoder's embeddings until you backfill.",
+    description="Once for each new encoder: contextual embeddings of all fused titles that lack them, in one run for "
+    "each unbroken range of titles. Switch it off to stay with the old encoder's embeddings until you backfill.",
 )
 def refresh_sensor(
     context: dg.SensorEvaluationContext, lake: dg.ResourceParam[DeltaLake]

@@ -15,6 +15,7 @@ from mediafm_assets.materialise import Results, catalogue_of, materialise_titles
 from mediafm_assets.versions import ENCODER_CODE, Catalogue, Shaping, digest
 from resources.errors import BadInput
 from resources.lake import DeltaLake
+from resources.tables import vectors
 from resources.training import TrainingJob
 
 if TYPE_CHECKING:
@@ -93,8 +94,6 @@ def stored_titles(
     lake: DeltaLake, versions: Mapping[str, str], wanted: Iterable[str], space: str
 ) -> "Iterator[StoredTitle]":
     """What the trainer is given of each wanted title."""
-    import numpy as np
-
     from model.store import StoredTitle
 
     for title_id in wanted:
@@ -104,7 +103,7 @@ def stored_titles(
             series_id=lake.read("titles", title_id=title_id)["series_id"][0],
             version=versions[title_id],
             space=space,
-            vectors=np.vstack(rows["embedding"].to_numpy()),
+            vectors=vectors(rows),
             global_embedding=lake.read("global_embeddings", title_id=title_id)["embedding"][0].to_numpy(),
         )
 
@@ -244,7 +243,6 @@ def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list
         layer: int | None = context.resources.contextualiser.layer
 
         def contextualise_title(title_id: str) -> "Rows":
-            import numpy as np
             import polars as pl
 
             from model.inference import contextualise
@@ -258,8 +256,8 @@ def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list
                 )
             fused = lake.read("fused_embeddings", title_id=title_id).sort("shot_index")
             title = lake.read("global_embeddings", title_id=title_id)["embedding"][0].to_numpy()
-            vectors = contextualise(trained, np.vstack(fused["embedding"].to_numpy()), title, layer=layer)
-            rows = fused.select("shot_index", "start_s", "end_s").with_columns(pl.Series("embedding", list(vectors)))
+            contextual = contextualise(trained, vectors(fused), title, layer=layer)
+            rows = fused.select("shot_index", "start_s", "end_s").with_columns(pl.Series("embedding", list(contextual)))
             yield "contextual_embeddings", rows
 
         yield from materialise_titles(context, ("contextual_embeddings",), contextualise_title)

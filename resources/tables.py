@@ -434,13 +434,13 @@ def _vector_check(table: Table) -> Check:
 def _zero_check(blocks: Mapping[str, slice]) -> Check:
     def check(rows: "pl.DataFrame") -> list[str]:
         """A modality's numbers are all zero exactly where its flag says that the shot has none of it."""
-        vectors = _matrix(rows)
-        if vectors is None:
+        matrix = _matrix(rows)
+        if matrix is None:
             return []
         found = []
         for flag, block in blocks.items():
             flags = rows[flag].to_numpy()
-            filled = (vectors[:, block] != 0).any(axis=1)
+            filled = (matrix[:, block] != 0).any(axis=1)
             if zero := int((~filled & flags).sum()):
                 found.append(f"{zero} vectors are zero although {flag} is true")
             if not_zero := int((filled & ~flags).sum()):
@@ -454,10 +454,10 @@ def _norms_unit(rows: "pl.DataFrame") -> list[str]:
     """Fused vectors have norm 1 within 1e-5."""
     import numpy as np
 
-    vectors = _matrix(rows)
-    if vectors is None:
+    matrix = _matrix(rows)
+    if matrix is None:
         return []
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
     wrong = int((~(np.abs(norms - 1) <= UNIT_NORM_TOLERANCE)).sum())
     return [f"{wrong} fused vectors are not of unit norm"] if wrong else []
 
@@ -484,12 +484,15 @@ def _shots_tile(rows: "pl.DataFrame") -> list[str]:
     return found
 
 
+def vectors(rows: "pl.DataFrame") -> "np.ndarray":
+    """The embeddings of n rows as (n, d) float32. Raises ValueError where their lengths differ."""
+    return rows["embedding"].explode().to_numpy().reshape(len(rows), -1)
+
+
 def _matrix(rows: "pl.DataFrame") -> "np.ndarray | None":
     """The rows' vectors, (n, d); None where lengths differ, which `vectors_valid` reports."""
     lengths = rows["embedding"].list.len().unique()
-    if len(lengths) != 1 or not lengths[0]:
-        return None
-    return rows["embedding"].explode().to_numpy().reshape(len(rows), -1)
+    return vectors(rows) if len(lengths) == 1 and lengths[0] else None
 
 
 def as_markdown() -> str:

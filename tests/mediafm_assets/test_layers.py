@@ -36,7 +36,7 @@ def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
 
 def test_loading_the_code_location_imports_no_heavy_package() -> None:
     program = (
-        "import sys; from mediafm_assets.definitions import defs; d = defs(); d.resolve_implicit_global_asset_job_def();"
+        "import sys; from mediafm_assets.definitions import defs; defs().resolve_implicit_global_asset_job_def();"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
