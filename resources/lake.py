@@ -1,18 +1,22 @@
 """The Delta lake: the graph's IO manager, and what its steps and checks call directly.
 
-Every write replaces whole partitions in one commit, named by an escaped predicate, after the rows were found to keep
-the table's contract. So a reader sees a partition as it was or as it is, never half of it, and two writers of different
-partitions never meet. Two writers of one partition conflict; the later one reads the log again and writes again.
+Every write replaces the files of whole partitions in one commit, after the rows were found to keep the table's
+contract. So a reader sees a partition as it was or as it is, never half of it. Of two writers that commit at once, the
+later one reads the log again and commits again; its rows are long written, and of one partition, it is the one to stay.
 """
 
+import json
 import random
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import dagster as dg
 from pydantic import Field
@@ -22,13 +26,16 @@ from resources.tables import TABLES, WHOLE_PARTITION, arrow_schema, checks, colu
 if TYPE_CHECKING:
     import polars as pl
     from deltalake import DeltaTable
+    from deltalake.transaction import AddAction
 
     Rows = pl.DataFrame | Iterable[pl.DataFrame]
 
 ATTEMPTS = 8
 FIRST_PAUSE_S = 0.05
 ROWS_PER_GROUP = 1024
-"""Rows that the Parquet writer holds back at once: a thousand JPEGs are about 20 MB."""
+BYTES_PER_GROUP = 16 * 1024 * 1024
+"""Of a Parquet row group, whichever is reached first: what a write holds in memory."""
+UPLOAD_BYTES = 8 * 1024 * 1024
 LONGEST_DATA_VERSION = 32
 """Longer strings are cut in the Delta log's statistics, which is where versions are read from."""
 
@@ -153,25 +160,60 @@ class DeltaLake(dg.ConfigurableIOManager):
         self.write(table, partition, [], "0")
 
     def _replace(self, table: str, partitions: Sequence[Partition], frames: "Iterable[pl.DataFrame]") -> int:
-        from deltalake import write_deltalake
+        with _encoded(table, frames) as files:
+            self._refuse_other_columns(table)
+            added = [self._upload(table, file) for file in files]
+            _retrying(lambda: self._commit(table, partitions, added))
+            return sum(file.rows for file in files)
 
-        predicate = _predicate(partitions)
-        with _spooled(table, frames) as spool:
+    def _refuse_other_columns(self, table: str) -> None:
+        import pyarrow as pa
 
-            def overwrite() -> None:
-                write_deltalake(
-                    self._open_or_create(table),
-                    spool.reader(),
-                    mode="overwrite",
-                    predicate=predicate,
-                    writer_properties=_writer_properties(table),
-                )
+        found = pa.schema(self._open_or_create(table).schema().to_arrow())
+        declared = arrow_schema(table)
+        if found.names != declared.names or found.types != declared.types:
+            raise ContractError(f"{table} in {self.uri} was created with other columns: {', '.join(found.names)}")
 
-            if spool.rows:
-                _retrying(overwrite)
-            else:
-                _retrying(lambda: self._open_or_create(table).delete(predicate))
-            return spool.rows
+    def _upload(self, table: str, file: "_DataFile") -> "AddAction":
+        """Copy a data file into the table's folder, where no reader sees it before a commit names it. What a failure
+        leaves there is for VACUUM."""
+        from deltalake.fs import DeltaStorageHandler
+        from deltalake.transaction import AddAction
+        from pyarrow.fs import PyFileSystem
+
+        folders = "/".join(f"{name}={quote(value, safe='')}" for name, value in file.partition.items())
+        path = f"{folders}/{uuid.uuid4()}.zstd.parquet"
+        store = PyFileSystem(DeltaStorageHandler(self.table_uri(table), self.storage_options or None))
+        # Without a buffer larger than what is written, pyarrow hands over Buffers, which delta-rs does not take.
+        with file.path.open("rb") as source, store.open_output_stream(path, buffer_size=UPLOAD_BYTES) as target:
+            while block := source.read(UPLOAD_BYTES // 8):
+                target.write(block)
+        made = int(time.time() * 1000)
+        return AddAction(path, file.path.stat().st_size, file.partition, made, True, json.dumps(file.statistics))
+
+    def _commit(self, table: str, partitions: Sequence[Partition], added: "list[AddAction]") -> None:
+        """Replace the partitions' files by `added`. Raises CommitFailedError when any commit came between: whether it
+        concerns these partitions is told by doing it again on the newer log."""
+        import polars as pl
+        from deltalake import CommitProperties
+        from deltalake.transaction import RemoveAction
+
+        found = self._open_or_create(table)
+        columns = {f"partition.{name}": [partition[name] for partition in partitions] for name in partitions[0]}
+        old = _files(found).join(pl.DataFrame(columns), on=list(columns), how="semi")
+        made = int(time.time() * 1000)
+        removed = [  # paths stand quoted in the log, and are quoted once more on their way there
+            RemoveAction(unquote(path), True, made, size, dict(zip(partitions[0], values, strict=True)))
+            for path, size, *values in old.select("path", "size_bytes", *columns).iter_rows()
+        ]
+        if removed or added:
+            found.create_write_transaction(
+                [*removed, *added],
+                mode="append",  # of the actions: the removals are among them
+                schema=found.schema(),
+                partition_by=list(TABLES[table].partition_by),
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
@@ -369,49 +411,86 @@ def _loses_nothing(kind: "pl.DataType", declared: "pl.DataType") -> bool:
     return kind == pl.Float32 and declared == pl.Float64
 
 
-class _Spool:
-    """Rows on local disk, so that a conflicting commit can be tried again without making them again, and that nothing
-    is written before the last of them was found good."""
+@dataclass(frozen=True)
+class _DataFile:
+    """A partition's rows as Parquet on local disk: made once, whatever becomes of the commit."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows = 0
-
-    def reader(self) -> Any:
-        import pyarrow as pa
-
-        return pa.ipc.open_stream(pa.OSFile(str(self.path)))
+    path: Path
+    partition: Partition
+    rows: int
+    statistics: dict[str, Any]
 
 
 @contextmanager
-def _spooled(table: str, frames: "Iterable[pl.DataFrame]") -> Iterator[_Spool]:
-    """Frames written to a temporary file as they come, then checked as a whole where frames alone do not tell."""
+def _encoded(table: str, frames: "Iterable[pl.DataFrame]") -> "Iterator[list[_DataFile]]":
+    """Frames as data files, one for each partition, in a temporary folder; the frames of a partition follow each other.
+
+    Written by pyarrow as they come: delta-rs holds all of a write in memory, seven times over. Raises ContractError for
+    what only a whole partition tells.
+    """
+    declared = TABLES[table].partition_by
+    with tempfile.TemporaryDirectory(prefix="mediafm-write-") as folder:
+        files = []
+        full = (frame for frame in frames if len(frame))
+        for number, (values, of_partition) in enumerate(groupby(full, lambda frame: frame.select(declared).row(0))):
+            partition = dict(zip(declared, values, strict=True))
+            files.append(_encode(table, partition, of_partition, Path(folder) / f"{number}.parquet"))
+        yield files
+
+
+def _encode(table: str, partition: Partition, frames: "Iterable[pl.DataFrame]", path: Path) -> _DataFile:
     import polars as pl
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     declared = TABLES[table]
-    names = {*declared.partition_by, *declared.key, "data_version"}
-    numbers = ("int32", "int64", "float64")
-    light = [column.name for column in declared.columns if column.name in names or column.type in numbers]
+    types = {column.name: column.type for column in declared.columns}
+    looked_up = ["data_version", *(name for name in declared.key if types[name] in ("int32", "int64"))]
+    whole = {"data_version", *declared.partition_by, *declared.key}
+    light = [name for name, kind in types.items() if name in whole or kind in ("int32", "int64", "float64")]
+    # Partition columns are in the log. Dictionaries for plain text only: vectors and blobs never repeat, and trying to
+    # find out makes the write three times slower and the file larger.
+    schema = pa.schema(
+        field.remove_metadata() for field in arrow_schema(table) if field.name not in declared.partition_by
+    )
     kept: list[pl.DataFrame] = []
-    # Without the columns' descriptions: a table that was created when they read otherwise would refuse the rows.
-    schema = pa.schema(field.remove_metadata() for field in arrow_schema(table))
-    with tempfile.TemporaryDirectory(prefix="mediafm-write-") as folder:
-        spool = _Spool(Path(folder) / "rows.arrow")
-        with pa.OSFile(str(spool.path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-            for frame in frames:
-                kept.append(frame.select(light))
-                spool.rows += len(frame)
-                for part in frame.iter_slices(ROWS_PER_GROUP):
-                    stream.write_table(part.to_arrow().cast(schema))
-        if spool.rows:
-            spanning = [check for name, check in checks(table).items() if name in WHOLE_PARTITION]
-            for partition in pl.concat(kept).partition_by(declared.partition_by):
-                found = [violation for check in spanning for violation in check(partition)]
-                if found:
-                    named = partition.select(declared.partition_by).row(0, named=True)
-                    raise ContractError(f"{table} {_shown(named)}: {'; '.join(found)}")
-        yield spool
+    with pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        use_dictionary=[name for name in schema.names if types[name] == "string"],
+        write_statistics=looked_up,
+    ) as writer:
+        for group in _row_groups(frames):
+            kept.append(group.select(light))
+            writer.write_table(group.select(schema.names).to_arrow().cast(schema))
+    partition_rows = pl.concat(kept)
+    found = [v for name, check in checks(table).items() if name in WHOLE_PARTITION for v in check(partition_rows)]
+    if found:
+        raise ContractError(f"{table} {_shown(partition)}: {'; '.join(found)}")
+    statistics = {
+        "numRecords": len(partition_rows),
+        "minValues": partition_rows.select(pl.col(looked_up).min()).row(0, named=True),
+        "maxValues": partition_rows.select(pl.col(looked_up).max()).row(0, named=True),
+        "nullCount": dict.fromkeys(looked_up, 0),
+    }
+    return _DataFile(path, partition, len(partition_rows), statistics)
+
+
+def _row_groups(frames: "Iterable[pl.DataFrame]") -> "Iterator[pl.DataFrame]":
+    """The same rows in frames of a row group each: whatever is smaller, `ROWS_PER_GROUP` or `BYTES_PER_GROUP`."""
+    import polars as pl
+
+    waiting: list[pl.DataFrame] = []
+    for frame in frames:
+        for part in frame.iter_slices(ROWS_PER_GROUP):
+            waiting.append(part)
+            rows, size = sum(map(len, waiting)), sum(frame.estimated_size() for frame in waiting)
+            if rows >= ROWS_PER_GROUP or size >= BYTES_PER_GROUP:
+                yield pl.concat(waiting)
+                waiting = []
+    if waiting:
+        yield pl.concat(waiting)
 
 
 def _retrying(commit: Callable[[], T]) -> T:
@@ -454,37 +533,5 @@ def _for_polars(table: "DeltaTable") -> "DeltaTable":
     return table
 
 
-def _predicate(partitions: Sequence[Partition]) -> str:
-    """SQL that is true for the rows of these partitions only. Values come from outside: quotes are doubled, as SQL
-    wants them; names are our own."""
-
-    def is_in(name: str, values: Iterable[str]) -> str:
-        quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-        return f"{name} IN ({quoted})"
-
-    (*others, last) = partitions[0]
-    together: dict[tuple[str, ...], list[str]] = {}
-    for partition in partitions:
-        together.setdefault(tuple(partition[name] for name in others), []).append(partition[last])
-    return " OR ".join(
-        "(" + " AND ".join([*(is_in(n, [v]) for n, v in zip(others, key, strict=True)), is_in(last, values)]) + ")"
-        for key, values in together.items()
-    )
-
-
 def _shown(partition: Partition) -> str:
     return ", ".join(f"{name}={value}" for name, value in partition.items())
-
-
-def _writer_properties(table: str) -> Any:
-    """Dictionaries for plain text columns only: vectors and blobs never repeat, and trying to find out makes the write
-    three times slower and the file larger. (delta-rs cannot name a list's elements, so off is the default here.)"""
-    from deltalake import ColumnProperties, WriterProperties
-
-    texts = [column.name for column in TABLES[table].columns if column.type == "string"]
-    return WriterProperties(
-        compression="ZSTD",
-        max_row_group_size=ROWS_PER_GROUP,
-        default_column_properties=ColumnProperties(dictionary_enabled=False),
-        column_properties={name: ColumnProperties(dictionary_enabled=True) for name in texts},
-    )
