@@ -114,7 +114,7 @@ def stored(title: SyntheticTitle) -> StoredTitle:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--titles", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)

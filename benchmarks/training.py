@@ -1,0 +1,201 @@
+"""Training speed beside Hugging Face's BertModel, Muon beside AdamW, the share of the chip's peak, and the input
+pipeline.
+
+    python benchmarks/training.py [--sequences 32] [--rounds 5] [--compile]
+
+Both models train on the same windows of the same store, of 20 to 512 shots, step for step in turn, and only real
+shots are counted. The ratios are of the medians over the rounds; the spread is printed beside them.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from peer import BertPeer, padded
+
+from model.batches import Batch, training_batches, windows_of
+from model.config import Config
+from model.encoder import Encoder
+from model.optim import optimizers
+from model.store import Store, StoredTitle
+from model.train import MaskedShotModelling, has_fast_bf16
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DTYPE = torch.bfloat16 if has_fast_bf16(DEVICE) else torch.float32
+
+
+def made_up(titles: int, shortest: int, longest: int, seed: int = 0, global_dim: int = 768) -> Iterator[StoredTitle]:
+    """Titles of random unit vectors: speed does not look at values."""
+    rng = np.random.default_rng(seed)
+    pool = rng.standard_normal((longest, 2304), dtype=np.float32)
+    pool /= np.linalg.norm(pool, axis=1, keepdims=True)
+    for i in range(titles):
+        n = int(rng.integers(shortest, longest + 1))
+        yield StoredTitle(f"{i:06d}", None, "1", "random", pool[:n], rng.standard_normal(global_dim, dtype=np.float32))
+
+
+def seconds(work: Callable[[], None]) -> float:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def ours(config: Config, compiled: bool = False) -> Callable[[list[Batch]], None]:
+    """A training step of this project's encoder on a step's microbatches."""
+    encoder = Encoder(config).to(DEVICE)
+    objective = MaskedShotModelling(encoder, DTYPE)
+    forward = torch.compile(objective, dynamic=True) if compiled else objective
+    made = optimizers(encoder, config)
+
+    def step(batches: list[Batch]) -> None:
+        masked = sum(len(batch.masked) for batch in batches)
+        for batch in batches:
+            loss, _ = forward(batch.to(DEVICE))
+            (loss / masked).backward()
+        for optimizer in made.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def theirs(config: Config) -> Callable[[list[Batch]], None]:
+    """A training step of BertModel on the same sequences, padded."""
+    peer = BertPeer(config).to(DEVICE)
+    optimizer = torch.optim.AdamW(peer.parameters(), lr=1e-4, fused=True)
+    cast = torch.autocast(DEVICE.type, torch.bfloat16) if torch.bfloat16 == DTYPE else contextlib.nullcontext()
+
+    def step(batches: list[Batch]) -> None:
+        for batch in batches:
+            with cast:
+                loss = peer.loss({name: value.to(DEVICE) for name, value in padded(batch).items()})
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def in_turn(steps: dict[str, Callable[[list[Batch]], None]], given: list[list[Batch]]) -> dict[str, list[float]]:
+    """Shots per second of each step function on each of the steps given but the first, taken in turn."""
+    rates: dict[str, list[float]] = {name: [] for name in steps}
+    for number, batches in enumerate(given):
+        shots = sum(len(batch.shots) for batch in batches)
+        for name, step in steps.items():
+            spent = seconds(lambda step=step, batches=batches: step(batches))
+            if number:
+                rates[name].append(shots / spent)
+    return rates
+
+
+def matmul_peak() -> float:
+    """The chip's FLOP/s in matrix products of the type that training uses."""
+    best = 0.0
+    for size in (1024, 2048, 4096) if DEVICE.type == "cpu" else (4096, 8192, 16384):
+        a, b = (torch.randn(size, size, device=DEVICE, dtype=DTYPE) for _ in range(2))
+        best = max(best, *(2 * size**3 / seconds(lambda a=a, b=b: torch.mm(a, b) and None) for _ in range(8)))
+    return best
+
+
+def flops(config: Config, lengths: list[int], masked: int) -> float:
+    """Of one training step: 6 per weight and token (4 where the input needs no gradient), and in every layer's
+    attention 12 x hidden x length x length; the softmax, norms and GELUs not counted.
+    """
+    tokens = sum(n + 2 for n in lengths)
+    hidden = config.hidden
+    blocks = config.layers * (4 + 2 * config.mlp_ratio) * hidden**2
+    attention = config.layers * 12 * hidden * sum((n + 2) ** 2 for n in lengths)
+    projections = (4 * sum(lengths) + 6 * masked) * hidden * config.fused_dim
+    return 6 * tokens * blocks + projections + attention
+
+
+def shown(name: str, rates: list[float]) -> str:
+    return f"  {name:<28} {statistics.median(rates):>10,.0f} shots/s   ({min(rates):,.0f} to {max(rates):,.0f})"
+
+
+def ratio(a: list[float], b: list[float]) -> float:
+    return statistics.median(x / y for x, y in zip(a, b, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sequences", type=int, default=32, help="per step")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
+    given = parser.parse_args()
+    name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
+    print(f"{name}; torch {torch.__version__}, {torch.get_num_threads()} threads, {DTYPE}")
+
+    with tempfile.TemporaryDirectory() as folder:
+        middle = dataclasses.replace(
+            Config.reference(), layers=6, hidden=512, heads=8, global_dim=768, batch_sequences=given.sequences
+        )
+        store = Store.update(Path(folder) / "store", made_up(200, 20, 512))
+        train = windows_of(store.entries, middle)
+        batches = [b for _, _, b in itertools.islice(training_batches(store, train, middle, 0), given.rounds + 1)]
+        adamw = dataclasses.replace(middle, optimizer="adamw")
+        steps = {"BertModel, AdamW": theirs(adamw), "ours, AdamW": ours(adamw), "ours, Muon": ours(middle)}
+        if given.compile:
+            steps["ours, Muon, compiled"] = ours(middle, compiled=True)
+            steps["ours, Muon, compiled"](batches[0])
+        print(f"6 x 512, 20 to 512 shots, {given.sequences} sequences a step, each step in turn:")
+        rates = in_turn(steps, batches)
+        for label, measured in rates.items():
+            print(shown(label, measured))
+        print(
+            f"  ours / BertModel, both AdamW: {ratio(rates['ours, AdamW'], rates['BertModel, AdamW']):.2f}  (target >= 2)"
+        )
+        print(
+            f"  Muon / AdamW:                 {ratio(rates['ours, Muon'], rates['ours, AdamW']):.2f}  (target >= 0.9)"
+        )
+        if given.compile:
+            print(f"  compiled / not:               {ratio(rates['ours, Muon, compiled'], rates['ours, Muon']):.2f}")
+
+        pipeline = training_batches(store, train, middle, 0)
+        next(pipeline)
+        read = []
+        for _ in range(4 * given.rounds):
+            started = time.perf_counter()
+            _, _, got = next(pipeline)
+            read.append(sum(len(batch.shots) for batch in got) / (time.perf_counter() - started))
+        pipeline.close()
+        print("input pipeline alone, the same windows:")
+        print(shown("store to masked batches", read))
+        fastest = statistics.median(rates["ours, AdamW"])
+        print(f"  pipeline / training:          {statistics.median(read) / fastest:.1f}  (target >= 5)")
+
+        large = dataclasses.replace(Config.reference(), global_dim=768, optimizer="adamw", batch_sequences=8)
+        store = Store.update(Path(folder) / "long", made_up(16, 512, 512))
+        windows = windows_of(store.entries, large)
+        batches = [b for _, _, b in itertools.islice(training_batches(store, windows, large, 0), given.rounds + 1)]
+        step = ours(large, compiled=given.compile)
+        step(batches[0])
+        shares = []
+        for parts in batches[1:]:
+            lengths = [n - 2 for batch in parts for n in batch.packing.lengths]
+            work = flops(large, lengths, sum(len(batch.masked) for batch in parts))
+            peak = matmul_peak()
+            shares.append(work / seconds(lambda parts=parts: step(parts)) / peak)
+        print(f"12 x 768, T = 514, {large.batch_sequences} sequences a step{', compiled' if given.compile else ''}:")
+        target = 0.45 if DEVICE.type == "cuda" else 0.35
+        print(
+            f"  share of the matrix peak ({peak / 1e12:.2f} TFLOP/s): {statistics.median(shares):.2f}  (target >= {target})"
+        )
+
+
+if __name__ == "__main__":
+    main()
