@@ -27,6 +27,10 @@ class Config:
     # (docs/decisions.md).
     positions: Literal["learned", "sinusoidal", "rotary"] = "rotary"
 
+    # Of the projections from and to the fused vectors: random as published, or the principal axes of the training
+    # shots, with which a given loss takes far fewer steps and a small catalogue learns at all (docs/benchmarks.md).
+    projections: Literal["random", "principal"] = "principal"
+
     # ---- masked shot modelling ---------------------------------------------------------------------------------------
     mask_ratio: float = 0.2  # exactly round(mask_ratio * n) shots of n, at least one
     mask_ratio_end: float | None = None  # the ratio moves linearly to this one during training; None: it stays

@@ -150,6 +150,30 @@ class Encoder(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
+    @torch.no_grad()
+    def initialise_projections(self, shots: Tensor) -> None:
+        """Sets input and output projection to the principal axes of a sample of fused vectors, (m, 2304).
+
+        The input projection then turns a shot into its centred coordinates at unit variance, and the output
+        projection, its transpose, turns them back: attention that averages neighbours already predicts. From random
+        projections that agreement has to be learnt first, and a small catalogue never gets there
+        (docs/benchmarks.md). Needs m >= 2 distinct vectors, else nothing is changed; axes that the sample does not
+        have stay random and are read but not written.
+        """
+        mean = shots.mean(dim=0)
+        centred = shots - mean
+        _, spread, axes = torch.linalg.svd(centred, full_matrices=False)
+        kept = int((spread[: self.config.hidden] > 1e-3 * spread[0]).sum()) if spread[0] > 0 else 0
+        if kept == 0:
+            return
+        axes = axes[:kept]  # (kept, 2304)
+        scale = math.sqrt(self.config.hidden) / centred.square().sum(dim=1).mean().sqrt()
+        self.input_projection.weight[:kept] = axes * scale / self.config.fused_dim**0.5
+        self.input_projection.bias[:kept] = -scale * axes @ mean
+        self.output_projection.weight[:, :kept] = axes.T
+        self.output_projection.weight[:, kept:] = 0
+        self.output_projection.bias.copy_(scale * mean)
+
     def forward(
         self,
         shots: Tensor,

@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from model.batches import Batch, split, training_batches, windows_of
+from model.batches import Batch, Window, split, training_batches, windows_of
 from model.checkpoint import (
     ARCHITECTURE,
     Checkpoints,
@@ -142,6 +143,8 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(random_words(1, config.seed, INITIAL_WEIGHTS, 0, 0)[0] >> 1))
             encoder = Encoder(config)
+            if config.projections == "principal" and init is None:
+                encoder.initialise_projections(sample_shots(store, self.train))
         data = store.fingerprint
         if init is not None:
             data += ":" + initialise_from(encoder, config, init)
@@ -326,6 +329,14 @@ class Run:
         if metrics["warning"]:
             self.say(in_red(str(metrics["warning"])))
         return metrics
+
+
+def sample_shots(store: Store, windows: list[Window], most: int = 8192) -> Tensor:
+    """About `most` shots evenly taken from the windows, at least one of each taken: (m, 2304) float32"""
+    taken = windows[:: max(1, len(windows) // 256)]
+    each = max(1, most // len(taken))
+    rows = [store.read(w.title, w.start, w.stop)[:: max(1, w.shots // each)] for w in taken]
+    return torch.from_numpy(np.concatenate(rows)).float()
 
 
 def initialise_from(encoder: Encoder, config: Config, init: Path) -> str:
