@@ -82,9 +82,8 @@ def main() -> None:
                     rates[name].append(sum(lengths) / (time.perf_counter() - started))
         print(f"{layers} x {hidden}:")
         for name, measured in rates.items():
-            print(
-                f"  {name:<18} {statistics.median(measured):>10,.0f} shots/s   ({min(measured):,.0f} to {max(measured):,.0f})"
-            )
+            spread = f"({min(measured):,.0f} to {max(measured):,.0f})"
+            print(f"  {name:<18} {statistics.median(measured):>10,.0f} shots/s   {spread}")
         for name in ("BertModel", "BertModel, bf16"):
             each = [a / b for a, b in zip(rates["ours"], rates[name], strict=True)]
             print(f"  ours / {name}: {statistics.median(each):.2f}  (target >= 2, in the same precision)")

@@ -192,9 +192,8 @@ def main() -> None:
             shares.append(work / seconds(lambda parts=parts: step(parts)) / peak)
         print(f"12 x 768, T = 514, {large.batch_sequences} sequences a step{', compiled' if given.compile else ''}:")
         target = 0.45 if DEVICE.type == "cuda" else 0.35
-        print(
-            f"  share of the matrix peak ({peak / 1e12:.2f} TFLOP/s): {statistics.median(shares):.2f}  (target >= {target})"
-        )
+        share = statistics.median(shares)
+        print(f"  share of the matrix peak ({peak / 1e12:.2f} TFLOP/s): {share:.2f}  (target >= {target})")
 
 
 if __name__ == "__main__":
