@@ -23,7 +23,7 @@ from model.train import Run
 
 GRID = {
     "adamw": [{"adamw_lr": lr} for lr in (3e-4, 1e-3, 3e-3, 1e-2)],
-    "muon": [{"muon_lr": lr, "adamw_lr": other} for other in (3e-4, 1e-3) for lr in (5e-3, 1e-2, 2e-2, 4e-2)],
+    "muon": [{"muon_lr": lr, "adamw_lr": other} for other in (3e-4, 1e-3) for lr in (1e-2, 2e-2, 4e-2)],
 }
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--titles", type=int, default=200)
     parser.add_argument("--sequences", type=int, default=8)
-    parser.add_argument("--muon", type=float, nargs=2, default=(0.01, 1e-3), metavar=("MUON_LR", "ADAMW_LR"))
+    parser.add_argument("--muon", type=float, nargs=2, default=(0.02, 3e-4), metavar=("MUON_LR", "ADAMW_LR"))
     parser.add_argument("--adamw", type=float, default=3e-3, metavar="ADAMW_LR")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -20,8 +20,8 @@ class BertPeer(nn.Module):
 
         bert = BertConfig(
             hidden_size=config.hidden, num_hidden_layers=config.layers, num_attention_heads=config.heads,
-            intermediate_size=config.mlp_ratio * config.hidden, max_position_embeddings=config.max_shots + 2, vocab_size=2,
-            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, attn_implementation="sdpa",
+            intermediate_size=config.mlp_ratio * config.hidden, max_position_embeddings=config.max_shots + 2,
+            vocab_size=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, attn_implementation="sdpa",
         )  # fmt: skip
         self.bert = BertModel(bert, add_pooling_layer=False)
         self.input_projection = nn.Linear(config.fused_dim, config.hidden)

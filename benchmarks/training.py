@@ -44,7 +44,7 @@ def made_up(titles: int, shortest: int, longest: int, seed: int = 0, global_dim:
         yield StoredTitle(f"{i:06d}", None, "1", "random", pool[:n], rng.standard_normal(global_dim, dtype=np.float32))
 
 
-def seconds(work: Callable[[], None]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     started = time.perf_counter()
@@ -73,16 +73,18 @@ def ours(config: Config, compiled: bool = False) -> Callable[[list[Batch]], None
     return step
 
 
-def theirs(config: Config) -> Callable[[list[Batch]], None]:
-    """A training step of BertModel on the same sequences, padded."""
+def theirs(config: Config, given: list[list[Batch]]) -> Callable[[list[Batch]], None]:
+    """A training step of BertModel on the same sequences; they are padded beforehand, which costs it nothing."""
     peer = BertPeer(config).to(DEVICE)
     optimizer = torch.optim.AdamW(peer.parameters(), lr=1e-4, fused=True)
     cast = torch.autocast(DEVICE.type, torch.bfloat16) if torch.bfloat16 == DTYPE else contextlib.nullcontext()
 
+    ready = {id(batch): padded(batch) for batches in given for batch in batches}
+
     def step(batches: list[Batch]) -> None:
         for batch in batches:
             with cast:
-                loss = peer.loss({name: value.to(DEVICE) for name, value in padded(batch).items()})
+                loss = peer.loss({name: value.to(DEVICE) for name, value in ready[id(batch)].items()})
             loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -107,7 +109,7 @@ def matmul_peak() -> float:
     best = 0.0
     for size in (1024, 2048, 4096) if DEVICE.type == "cpu" else (4096, 8192, 16384):
         a, b = (torch.randn(size, size, device=DEVICE, dtype=DTYPE) for _ in range(2))
-        best = max(best, *(2 * size**3 / seconds(lambda a=a, b=b: torch.mm(a, b) and None) for _ in range(8)))
+        best = max(best, *(2 * size**3 / seconds(lambda a=a, b=b: [torch.mm(a, b)]) for _ in range(8)))
     return best
 
 
@@ -148,7 +150,7 @@ def main() -> None:
         train = windows_of(store.entries, middle)
         batches = [b for _, _, b in itertools.islice(training_batches(store, train, middle, 0), given.rounds + 1)]
         adamw = dataclasses.replace(middle, optimizer="adamw")
-        steps = {"BertModel, AdamW": theirs(adamw), "ours, AdamW": ours(adamw), "ours, Muon": ours(middle)}
+        steps = {"BertModel, AdamW": theirs(adamw, batches), "ours, AdamW": ours(adamw), "ours, Muon": ours(middle)}
         if given.compile:
             steps["ours, Muon, compiled"] = ours(middle, compiled=True)
             steps["ours, Muon, compiled"](batches[0])
@@ -156,9 +158,8 @@ def main() -> None:
         rates = in_turn(steps, batches)
         for label, measured in rates.items():
             print(shown(label, measured))
-        print(
-            f"  ours / BertModel, both AdamW: {ratio(rates['ours, AdamW'], rates['BertModel, AdamW']):.2f}  (target >= 2)"
-        )
+        faster = ratio(rates["ours, AdamW"], rates["BertModel, AdamW"])
+        print(f"  ours / BertModel, both AdamW: {faster:.2f}  (target >= 2)")
         print(
             f"  Muon / AdamW:                 {ratio(rates['ours, Muon'], rates['ours, AdamW']):.2f}  (target >= 0.9)"
         )

@@ -41,9 +41,9 @@ class Config:
 
     # ---- optimisation ------------------------------------------------------------------------------------------------
     optimizer: Literal["muon", "adamw"] = "muon"  # of the hidden matrices; the rest is always AdamW's
-    muon_lr: float = 0.01  # scaled per matrix by 0.2 * sqrt(max(rows, columns)), "match_rms_adamw"
+    muon_lr: float = 0.02  # scaled per matrix by 0.2 * sqrt(max(rows, columns)), "match_rms_adamw"
     muon_momentum: float = 0.95
-    adamw_lr: float = 1e-3
+    adamw_lr: float = 3e-4
     adamw_betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.01
     schedule: Literal["cosine", "trapezoid"] = "trapezoid"
