@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from mediafm_assets.graph import TITLE_RESOURCES
+from mediafm_assets.materialise import catalogue_of
 from mediafm_assets.partitions import tasks_partitions, titles_partitions
-from mediafm_assets.versions import RECIPES
-from resources.lake import DeltaLake
+from mediafm_assets.versions import RECIPES, Catalogue
 from resources.tables import TABLES, checks
 
 
@@ -17,11 +18,10 @@ def partitions_of(table: str) -> dg.PartitionsDefinition | None:
     return tasks_partitions if table == "clip_labels" else None
 
 
-def delta_partition(lake: DeltaLake, table: str, key: str | None) -> dict[str, str]:
-    """The Delta partition that a check of the asset's partition reads: of tables by encoder, the newest encoder's."""
-    columns = TABLES[table].partition_by
-    newest = {"encoder_version": max((version for (version, *_) in lake.data_versions("encoder")), default="")}
-    return {column: newest.get(column, key or "") for column in columns}
+def delta_partition(catalogue: Catalogue, table: str, key: str | None) -> dict[str, str]:
+    """The Delta partition that a check of the asset's partition reads: of tables by encoder, the current encoder's."""
+    encoder = {"encoder_version": catalogue.encoder_version or ""}
+    return {column: encoder.get(column, key or "") for column in TABLES[table].partition_by}
 
 
 def contract_checks(table: str) -> dg.AssetChecksDefinition:
@@ -36,14 +36,14 @@ def contract_checks(table: str) -> dg.AssetChecksDefinition:
             )
             for name, check in by_name.items()
         ],
+        required_resource_keys=TITLE_RESOURCES,
     )
-    def contract(
-        context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[DeltaLake]
-    ) -> Iterator[dg.AssetCheckResult]:
-        partitioned = partitions_of(table) is not None
+    def contract(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        keys = context.partition_keys if partitions_of(table) else [None]
+        catalogue = catalogue_of(context)
         violations: dict[str, list[str]] = {name: [] for name in by_name}
-        for key in context.partition_keys if partitioned else [None]:
-            rows = lake.read(table, **delta_partition(lake, table, key))
+        for key in keys:
+            rows = context.resources.lake.read(table, **delta_partition(catalogue, table, key))
             for name, check in by_name.items():
                 violations[name] += [f"{key}: {violation}" if key else violation for violation in check(rows)]
         for name, found in violations.items():

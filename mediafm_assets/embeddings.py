@@ -1,5 +1,6 @@
 """One embedding per shot and modality, one per title, and the fused vector of each shot."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -52,6 +53,11 @@ def embedding_rows(vectors: "Sequence[np.ndarray | None]", encoder: str) -> "dic
         "present": [vector is not None for vector in vectors],
         "encoder": [encoder] * len(vectors),
     }
+
+
+def usage_notes(encoder: TextEncoder) -> dict[str, Any]:
+    """What a paid encoder's latest texts took, for the materialisation's metadata; nothing of a free one."""
+    return {} if encoder.last_usage is None else dataclasses.asdict(encoder.last_usage)
 
 
 def build(shaping: Mapping[str, Shaping]) -> list[dg.AssetsDefinition]:
@@ -116,6 +122,7 @@ def build(shaping: Mapping[str, Shaping]) -> list[dg.AssetsDefinition]:
         lake: DeltaLake = context.resources.lake
         landing: LandingZone = context.resources.landing
         encoder: TextEncoder = context.resources.text_encoder
+        notes: dict[str, Any] = {}
 
         def embed(title_id: str) -> "Rows":
             import polars as pl
@@ -134,11 +141,13 @@ def build(shaping: Mapping[str, Shaping]) -> list[dg.AssetsDefinition]:
             if spoken:
                 for shot, vector in zip(spoken, encoder.embed([texts[shot] for shot in spoken]), strict=True):
                     made[shot] = vector
+                notes.update(usage_notes(encoder))
+            notes.update(track=track.name if track else "none", shots_with_text=len(spoken))
             columns = embedding_rows(made, encoder.space())
             track_name = [track.name if track else None] * len(spans)
             yield "text_embeddings", pl.DataFrame({**columns, "text": texts, "track": track_name})
 
-        yield from materialise_titles(context, ("text_embeddings",), embed)
+        yield from materialise_titles(context, ("text_embeddings",), embed, notes)
 
     @dg.multi_asset(
         name="global_embeddings",
@@ -149,18 +158,20 @@ def build(shaping: Mapping[str, Shaping]) -> list[dg.AssetsDefinition]:
         """Embed the title's metadata: what [GLOBAL] tells every shot."""
         lake: DeltaLake = context.resources.lake
         encoder: TextEncoder = context.resources.title_encoder
+        notes: dict[str, Any] = {}
 
         def embed(title_id: str) -> "Rows":
             import polars as pl
 
             text = title_text(lake.read("titles", title_id=title_id).row(0, named=True))
             vector = encoder.embed([text])[0]
+            notes.update(usage_notes(encoder))
             yield (
                 "global_embeddings",
                 pl.DataFrame({"embedding": [vector], "text": [text], "encoder": [encoder.space()]}),
             )
 
-        yield from materialise_titles(context, ("global_embeddings",), embed)
+        yield from materialise_titles(context, ("global_embeddings",), embed, notes)
 
     @dg.multi_asset(
         name="fused_embeddings",

@@ -177,7 +177,7 @@ def clips_by_task(lake: DeltaLake, titles: list[str]) -> "dict[str, pl.DataFrame
 
 def clip_vectors(lake: DeltaLake, encoder_version: str, clips: set[Clip]) -> "dict[Clip, dict[str, np.ndarray]]":
     """Each clip's vector in every representation: the mean over its shots."""
-    trained, _ = read_encoder(lake, encoder_version)
+    trained = read_encoder(lake, encoder_version)
     by_title: dict[str, list[Clip]] = {}
     for clip in sorted(clips):
         by_title.setdefault(clip[0], []).append(clip)

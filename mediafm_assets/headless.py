@@ -13,6 +13,7 @@ import dagster as dg
 
 from mediafm_assets.definitions import defs
 from mediafm_assets.evaluation import labels_version, metrics_version
+from mediafm_assets.materialise import preflight
 from mediafm_assets.partitions import TASKS
 from mediafm_assets.profiles import ConfigurationError, resources, shaping
 from mediafm_assets.sensors import landed
@@ -119,13 +120,8 @@ def driver() -> Iterator[Driver]:
         configured["encoder_config"].config()
     except ValueError as error:
         raise ConfigurationError(f"MEDIAFM_ENCODER or MEDIAFM_ENCODER_OVERRIDES: {error}") from error
-    missing = [
-        sentence
-        for key in ("video_encoder", "audio_encoder", "text_encoder", "title_encoder")
-        for sentence in configured[key].preflight()
-    ]
-    if missing:
-        raise ConfigurationError(" ".join(dict.fromkeys(missing)))
+    if missing := preflight(configured):
+        raise ConfigurationError(" ".join(missing))
     configured["lake"].create_tables()
     with dg.DagsterInstance.get() as instance:
         yield Driver(instance, configured)
@@ -195,15 +191,13 @@ def should_train(work: Driver, train: bool | None) -> bool:
     """Whether to train now: as told; else without an encoder for the configured space, or when a tenth is new."""
     catalogue = work.catalogue()
     titles = len(catalogue.stored_in("fused_embeddings"))
-    about = trained_on(work.lake, catalogue.encoder_version) if catalogue.encoder_version else None
-    fits = about is not None and about["space"] == catalogue.fused_space()
     if train is not None:
-        if not train and not fits:
+        if not train and catalogue.encoder_version is None:
             print("no encoder for this embedding space yet: contextual embeddings wait for a training", flush=True)
         return train and titles > 0
-    if about is None or not fits:
+    if catalogue.encoder_version is None:
         return titles > 0
-    return titles >= about["titles"] * (1 + GROWTH_BEFORE_TRAINING)
+    return titles >= trained_on(work.lake, catalogue.encoder_version)["titles"] * (1 + GROWTH_BEFORE_TRAINING)
 
 
 def train_encoder(work: Driver) -> bool:

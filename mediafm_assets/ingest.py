@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mediafm_assets.graph import TITLE_RESOURCES, title_spec
-from mediafm_assets.materialise import Results, for_each_title, materialise_titles
+from mediafm_assets.materialise import SHAPING, Results, for_each_title, materialise_titles, preflight
 from mediafm_assets.partitions import titles_partitions
 from mediafm_assets.versions import TITLES_CODE, Shaping, digest
 from resources.errors import BadInput
@@ -107,10 +107,16 @@ def build(shaping: Mapping[str, Shaping]) -> list[dg.AssetsDefinition]:
     @dg.multi_asset(
         name="titles",
         specs=[title_spec("titles", group="ingest", deps=["drops"], shaping=shaping)],
+        required_resource_keys=TITLE_RESOURCES | {"landing"},
     )
-    def titles(context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaLake], landing: LandingZone) -> Results:
+    def titles(context: dg.AssetExecutionContext) -> Results:
         """Probe the film and record what was dropped, with the content hashes that decide what changed."""
         import polars as pl
+
+        lake: DeltaLake = context.resources.lake
+        landing: LandingZone = context.resources.landing
+        if missing := preflight({key: getattr(context.resources, key) for key in SHAPING}):
+            raise dg.Failure(f"titles: {' '.join(missing)}", allow_retries=False)
 
         def register(title_id: str) -> Results:
             from resources.tables import polars_schema

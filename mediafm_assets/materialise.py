@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mediafm_assets.versions import RECIPES, Catalogue
-from resources.errors import BadInput
+from resources.errors import BadInput, Unavailable
 from resources.lake import DeltaLake
 
 if TYPE_CHECKING:
@@ -54,22 +54,29 @@ def for_each_title(context: dg.AssetExecutionContext, materialise: Callable[[str
         yield dg.MaterializeResult(key)
 
 
+def preflight(resources: Mapping[str, Any]) -> list[str]:
+    """One sentence for each key, package or checkpoint that the configured encoders lack; cheap, before any work."""
+    encoders = ("video_encoder", "audio_encoder", "text_encoder", "title_encoder")
+    return list(dict.fromkeys(sentence for key in encoders for sentence in resources[key].preflight()))
+
+
 def explain(error: Exception) -> str:
-    """The reason that people read: a `BadInput` speaks for itself, anything else is named by its type."""
-    return str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
+    """The reason that people read: our own errors speak for themselves, anything else is named by its type."""
+    return str(error) if isinstance(error, BadInput | Unavailable) else f"{type(error).__name__}: {error}"
 
 
 def materialise_titles(
     context: dg.AssetExecutionContext,
     tables: tuple[str, ...],
     compute: "Callable[[str], Iterable[tuple[str, Rows]]]",
-    notes: Mapping[str, Any] | None = None,
+    notes: dict[str, Any] | None = None,
 ) -> Results:
     """Materialise the partitions of `tables` that are missing or stale, for each title of the run.
 
     `compute(title_id)` yields (table, rows) in the order in which they are to be written; rows may be an iterator of
-    frames, which is written as it is consumed, in one commit. `notes` is read after each title: what the step adds to
-    the materialisation's metadata. A partition that has the version that it would get is left alone.
+    frames, which is written as it is consumed, in one commit. `notes` is emptied before each title and read after it:
+    what the step adds to the materialisation's metadata. A partition that has the version that it would get is left
+    alone.
 
     Raises `BadInput` (as `dagster.Failure`) when an input is missing or stale: vectors of two versions never meet.
     """
@@ -87,6 +94,8 @@ def materialise_titles(
             versions[table] = version
         stale = [table for table in tables if catalogue.stored(table, title_id) != versions[table]]
         started = time.monotonic()
+        if notes:
+            notes.clear()
         if stale:
             for table, rows in compute(title_id):
                 lake.write(table, partition_of(catalogue, table, title_id), rows, versions[table])
@@ -105,7 +114,7 @@ def materialise_titles(
     yield from for_each_title(context, materialise)
 
 
-def catalogue_of(context: dg.AssetExecutionContext) -> Catalogue:
+def catalogue_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Catalogue:
     """The versions of the run's lake as they are now."""
     return Catalogue(context.resources.lake, {key: getattr(context.resources, key) for key in SHAPING})
 

@@ -108,7 +108,7 @@ def stored_titles(
         )
 
 
-def encoder_rows(run: Path, about: Mapping[str, Any]) -> "pl.DataFrame":
+def encoder_rows(run: Path, space: str, about: Mapping[str, Any]) -> "pl.DataFrame":
     """The encoder that a training run exported, as rows of the table `encoder`, a tensor each."""
     import polars as pl
 
@@ -118,6 +118,7 @@ def encoder_rows(run: Path, about: Mapping[str, Any]) -> "pl.DataFrame":
     columns = ("name", "dtype", "shape", "data", "sha256")
     config, metrics = (json.loads((run / name).read_text()) for name in ("config.json", "metrics.json"))
     return pl.DataFrame(list(tensors(load(run / "export"))), schema=columns, orient="row").with_columns(
+        pl.lit(space).alias("space"),
         pl.lit(json.dumps({"model": config, **about})).alias("config"),
         pl.lit(json.dumps(metrics)).alias("metrics"),
         pl.lit(datetime.now(UTC)).alias("created_at"),
@@ -125,7 +126,7 @@ def encoder_rows(run: Path, about: Mapping[str, Any]) -> "pl.DataFrame":
 
 
 def trained_on(lake: DeltaLake, encoder_version: str) -> dict[str, Any]:
-    """What that encoder was trained on: embedding spaces, number of titles, version of the fused vectors' table."""
+    """What that encoder was trained on: number of titles, version of the fused vectors' table."""
     import polars as pl
 
     rows = lake.scan("encoder").filter(pl.col("encoder_version") == encoder_version)
@@ -133,20 +134,19 @@ def trained_on(lake: DeltaLake, encoder_version: str) -> dict[str, Any]:
     return about
 
 
-def read_encoder(lake: DeltaLake, encoder_version: str) -> "tuple[Encoder, dict[str, Any]]":
-    """The encoder of that version, and what it was trained on (its spaces among it)."""
+def read_encoder(lake: DeltaLake, encoder_version: str) -> "Encoder":
+    """The encoder of that version. Raises ValueError when its tensors do not fit its configuration or checksums."""
     return _read_encoder(lake.uri, encoder_version)
 
 
 @lru_cache(maxsize=1)
-def _read_encoder(lake_uri: str, encoder_version: str) -> "tuple[Encoder, dict[str, Any]]":
-    from model.checkpoint import from_tensors
+def _read_encoder(lake_uri: str, encoder_version: str) -> "Encoder":
     from model.config import Config
+    from model.inference import load
 
     rows = DeltaLake(uri=lake_uri).read("encoder", encoder_version=encoder_version)
-    about = json.loads(rows["config"][0])
-    tensor_rows = rows.select("name", "dtype", "shape", "data", "sha256").rows()
-    return from_tensors(tensor_rows, Config.from_json(json.dumps(about["model"]))), about
+    config = Config.from_json(json.dumps(json.loads(rows["config"][0])["model"]))
+    return load(rows.select("name", "dtype", "shape", "data", "sha256").rows(), config)
 
 
 def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list[dg.AssetsDefinition]:
@@ -194,7 +194,7 @@ def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list
         keep = {(title, made) for title, made in Store.versions(job.store) if titles.get(title) == made}
         kept = {title for title, _ in keep}
         missing = [title for title in titles if title not in kept]
-        space = f"{catalogue.fused_space()} | {catalogue.space('title_encoder')}"
+        space = catalogue.encoder_space()
         source = f"fused_embeddings version {table_version}"
         Store.update(job.store, stored_titles(lake, titles, missing, space), keep=keep, source=source)
 
@@ -205,17 +205,12 @@ def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list
         job.train(context, out / "config.json", out)
 
         steps = pl.read_ndjson(out / "training.jsonl")
-        about = {
-            "space": catalogue.fused_space(),
-            "title_space": catalogue.space("title_encoder"),
-            "titles": len(titles),
-            "fused_embeddings_version": table_version,
-        }
+        about = {"titles": len(titles), "fused_embeddings_version": table_version}
         started = datetime.fromtimestamp((out / "config.json").stat().st_mtime, UTC)
         partition = {"encoder_version": f"{started:%Y%m%dT%H%M%SZ}-{version[:8]}"}
         # The encoder is written last: a version that readers can see is whole.
         lake.write("encoder_training", partition, steps, version)
-        lake.write("encoder", partition, encoder_rows(out, about), version)
+        lake.write("encoder", partition, encoder_rows(out, space, about), version)
         for table in ("encoder_training", "encoder"):
             yield dg.MaterializeResult(
                 table,
@@ -238,22 +233,20 @@ def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list
         pool="gpu",
     )
     def contextual_embeddings(context: dg.AssetExecutionContext) -> Results:
-        """Read every shot in the context of its title with the current encoder."""
+        """Read every shot in the context of its title with the newest encoder for the configured embedding spaces."""
         lake: DeltaLake = context.resources.lake
         layer: int | None = context.resources.contextualiser.layer
+        encoder_version = catalogue_of(context).encoder_version
+        if encoder_version is None:
+            context.log.info("no encoder was trained on the configured embedding spaces yet: the titles wait for one")
+            return
 
         def contextualise_title(title_id: str) -> "Rows":
             import polars as pl
 
             from model.inference import contextualise
 
-            catalogue = catalogue_of(context)
-            trained, about = read_encoder(lake, catalogue.encoder_version or "")
-            if (about["space"], about["title_space"]) != (catalogue.fused_space(), catalogue.space("title_encoder")):
-                raise BadInput(
-                    f"the encoder {catalogue.encoder_version} was trained on vectors of another space "
-                    f"({about['space']} | {about['title_space']}); train one on the space now configured"
-                )
+            trained = read_encoder(lake, encoder_version)
             fused = lake.read("fused_embeddings", title_id=title_id).sort("shot_index")
             title = lake.read("global_embeddings", title_id=title_id)["embedding"][0].to_numpy()
             contextual = contextualise(trained, vectors(fused), title, layer=layer)

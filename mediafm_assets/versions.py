@@ -121,8 +121,10 @@ class Catalogue:
 
     @cached_property
     def encoder_version(self) -> str | None:
-        """The newest encoder's version; None when none was trained yet. Versions begin with their UTC time."""
-        return max((key[0] for key in self.stored_in("encoder")), default=None)
+        """The version of the newest encoder that reads the configured embedding spaces; None when none was trained on
+        them yet. Versions begin with their UTC time."""
+        spaces = self._lake.scan("encoder").select("encoder_version", "space").unique().collect()
+        return max((version for version, space in spaces.rows() if space == self.encoder_space()), default=None)
 
     def stored_in(self, table: str) -> Mapping[tuple[str, ...], str]:
         if table not in self._stored:
@@ -160,8 +162,12 @@ class Catalogue:
         return self._spaces[resource]
 
     def fused_space(self) -> str:
-        """The embedding space of the fused vectors that the resources would make; one encoder serves one space."""
+        """The embedding space of the fused vectors that the resources would make."""
         return " | ".join(self.space(key) for key in ("video_encoder", "audio_encoder", "text_encoder", "fusion"))
+
+    def encoder_space(self) -> str:
+        """What an encoder trained now would read: fused vectors and title embeddings. One encoder serves one space."""
+        return f"{self.fused_space()} | {self.space('title_encoder')}"
 
     def _version_from_inputs(self, table: str, title_id: str) -> str | None:
         recipe = RECIPES[table]

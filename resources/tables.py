@@ -191,6 +191,7 @@ TABLES: Mapping[str, Table] = {
             Column("shape", "list<int64>", "Its shape."),
             Column("data", "binary", "Its numbers: little-endian, row-major."),
             Column("sha256", "string", "SHA-256 of data."),
+            Column("space", "string", "The embedding spaces that it was trained on and reads. The same in all rows."),
             Column("config", "string", "JSON: the configuration, and what it was trained on. The same in all rows."),
             Column("metrics", "string", "JSON: validation figures. The same in all rows."),
             Column("created_at", "timestamp", "When it was written."),
