@@ -161,6 +161,8 @@ def read_frames(path: Path, refuse_truncated: bool = True) -> Generator[Frame]:
         )
         time_s = duration_s = 0.0
         n_frames = n_errors = 0
+        shape: tuple[int, ...] = ()
+        orientation = False, False, False
         for packet in _packets(container, video, path):
             if packet.has_sidedata("encryption_info"):
                 raise BadInput(f"{path.name} is encrypted; drop a copy without DRM")
@@ -180,7 +182,11 @@ def read_frames(path: Path, refuse_truncated: bool = True) -> Generator[Frame]:
                     None if pts is None else round(pts * base - zero_s, 9), (image.duration or 0) * base
                 )
                 n_frames += 1
-                yield Frame(time_s, duration_s, image, aspect, _orientation(image))
+                # Looked up only where it can have changed: a frame whose side data were looked at is part of a
+                # reference cycle, and keeps its pixels until the garbage collector comes by.
+                if shape != (shape := (image.rotation, image.width, image.height)):
+                    orientation = _orientation(image)
+                yield Frame(time_s, duration_s, image, aspect, orientation)
         if not n_frames:
             raise BadInput(f"no frame of {path.name} can be decoded; the file is damaged or empty of pictures")
         if n_errors > n_frames:

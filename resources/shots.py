@@ -42,8 +42,8 @@ JPEG_QUALITY = 90
 _KEPT_PER_SAMPLE = 4
 _FRAMES_AHEAD = 8
 # Decoded frames wait unscaled, as few are ever wanted small; beyond these many bytes they are scaled at once.
-_WAITING_BYTES = 256 << 20
-_KEPT_BYTES = 128 << 20
+_WAITING_BYTES = 128 << 20
+_KEPT_BYTES = 64 << 20
 # A run of frames over the threshold is cut when it has become this long: memory needs a bound.
 _LONGEST_TRANSITION = 512
 _WINDOW, _STEP, _MARGIN = 100, 50, 25

@@ -125,6 +125,21 @@ def test_every_frame_of_a_rendered_film_comes_once_at_its_own_time(tmp_path: Pat
     assert [frame.time_s for frame in frames] == pytest.approx(times_s, abs=1e-3)
 
 
+def test_a_frame_is_freed_as_soon_as_nobody_holds_it(tmp_path: Path) -> None:
+    """A frame in a reference cycle would keep its pixels until the garbage collector comes by: gigabytes at 1080p."""
+    film = render(tmp_path / "film.mp4", numbered(60), rotation=(90, False, False))
+    script = (
+        "import gc, sys, pathlib, av\n"
+        "from resources.media import read_frames\n"
+        "gc.disable()\n"
+        "for _ in read_frames(pathlib.Path(sys.argv[1])): pass\n"
+        "print(sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects()))\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script, film], cwd=root, capture_output=True, text=True, check=True)
+    assert int(done.stdout) <= 3  # the last one, and the one whose orientation was read
+
+
 def test_a_clock_that_restarts_half_way_goes_on(tmp_path: Path) -> None:
     first = render(tmp_path / "1.ts", numbered(50)).read_bytes()
     second = render(tmp_path / "2.ts", numbered(50)).read_bytes()
