@@ -16,17 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.packing import Packing
 
-def attend(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], starts: Tensor) -> Tensor:
-    """Softmax attention within each of B packed sequences.
 
-    q, k, v: (T, heads, width). lengths: the B numbers of tokens, adding up to T. starts: (B + 1,) int32, each
-    sequence's first token, and T. Returns (T, heads, width).
-    """
+@torch.compiler.disable  # the sequences' lengths are new at every step, and a graph would be compiled for each
+def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
+    """Softmax attention within each packed sequence. q, k, v: (T, heads, width) -> (T, heads, width)"""
+    lengths = packing.lengths
     if q.is_cuda and q.dtype != torch.float32:
         from torch.nn.attention.varlen import varlen_attn
 
-        out = varlen_attn(q, k, v, starts, starts, max(lengths), max(lengths))
+        out = varlen_attn(q, k, v, packing.starts, packing.starts, max(lengths), max(lengths))
         assert isinstance(out, Tensor)  # a tuple only where auxiliary results are asked for
         return out
     if q.dtype == torch.bfloat16 and q.requires_grad:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from model.config import Config
-from model.encoder import Packing
 from model.fusion import FUSED_DIM, MODALITIES
 from model.masking import ORDER, SPLIT, Mask, permutation, training_mask
+from model.packing import Packing
 from model.store import Entry, Store
 from model.windows import windows
 
@@ -49,7 +49,7 @@ class Batch:
     partial_targets: Tensor  # (p, 2304) float16, their whole vectors
 
     def to(self, device: torch.device) -> "Batch":
-        if device.type == "cpu":
+        if self.shots.device.type == device.type:
             return self
 
         def there(part: Any) -> Any:
@@ -134,23 +134,61 @@ def microbatches(lengths: list[int], rows: list[int], most: int) -> list[list[in
     return groups
 
 
-def gather(store: Store, sequences: list[tuple[Window, Mask]]) -> Batch:
-    """Reads the windows' vectors and applies their masks."""
+class Resident:
+    """All vectors of a store on the device, for a GPU that can hold them: batches are then gathered and masked
+    there.
+    """
+
+    def __init__(self, store: Store, device: torch.device) -> None:
+        self.vectors = torch.empty(store.shots, FUSED_DIM, dtype=torch.float16, device=device)
+        self.first: dict[str, int] = {}
+        first = 0
+        for title in store.entries:
+            self.first[title.title_id] = first
+            self.vectors[first : first + title.shots] = torch.from_numpy(store.read(title, 0, title.shots)).to(device)
+            first += title.shots
+
+    @staticmethod
+    def fits(store: Store, device: torch.device) -> bool:
+        """Whether the vectors leave at least half of the GPU's free memory to the training."""
+        return device.type == "cuda" and store.shots * FUSED_DIM * 2 < torch.cuda.mem_get_info(device)[0] / 2
+
+    def read(self, sequences: list[Window]) -> Tensor:
+        """The windows' shots, one window after the other: (S, 2304)"""
+        firsts = [self.first[window.title.title_id] for window in sequences]
+        rows = [np.arange(f + w.start, f + w.stop) for f, w in zip(firsts, sequences, strict=True)]
+        return self.vectors[torch.from_numpy(np.concatenate(rows)).to(self.vectors.device, non_blocking=True)]
+
+
+def read_windows(store: Store, sequences: list[Window]) -> Tensor:
+    """The windows' shots, one window after the other, read from the disk or its cache: (S, 2304)"""
+    shots = torch.empty(sum(window.shots for window in sequences), FUSED_DIM, dtype=torch.float16)
+    rows, first = shots.numpy(), 0
+    for window in sequences:
+        store.read(window.title, window.start, window.stop, out=rows[first : first + window.shots])
+        first += window.shots
+    return shots
+
+
+def gather(store: Store, sequences: list[tuple[Window, Mask]], resident: Resident | None = None) -> Batch:
+    """Reads the windows' vectors and applies their masks, on the device if the vectors are resident there."""
     lengths = [window.shots for window, _ in sequences]
-    shots = torch.empty(sum(lengths), FUSED_DIM, dtype=torch.float16)
-    rows = shots.numpy()
+    parts = [window for window, _ in sequences]
+    shots = resident.read(parts) if resident else read_windows(store, parts)
+    device = shots.device
     global_embeddings = np.zeros((len(sequences), store.global_dim), dtype=np.float32)
     whole, partly, modalities = [], [], []
     first = 0
     for row, (window, mask) in enumerate(sequences):
-        store.read(window.title, window.start, window.stop, out=rows[first : first + window.shots])
         if mask.keep_global:
             global_embeddings[row] = store.global_embedding(window.title)
         whole.append(first + mask.positions[mask.modality < 0])
         partly.append(first + mask.positions[mask.modality >= 0])
         modalities.append(mask.modality[mask.modality >= 0])
         first += window.shots
-    masked, partly_masked, hidden_modality = (torch.from_numpy(np.concatenate(x)) for x in (whole, partly, modalities))
+    masked, partly_masked, hidden_modality = (
+        torch.from_numpy(np.concatenate(each)).to(device) for each in (whole, partly, modalities)
+    )
     targets, partial_targets = shots[masked], shots[partly_masked]
     by_modality = shots.unflatten(1, (len(MODALITIES), -1))
     # A modality that a shot does not have cannot be hidden; video is always there.
@@ -159,8 +197,8 @@ def gather(store: Store, sequences: list[tuple[Window, Mask]]) -> Batch:
     by_modality[partly_masked, hidden_modality] = 0
     return Batch(
         shots=shots,
-        global_embeddings=torch.from_numpy(global_embeddings),
-        packing=Packing.of(lengths),
+        global_embeddings=torch.from_numpy(global_embeddings).to(device),
+        packing=Packing.of(lengths, device),
         masked=masked,
         targets=targets,
         partly_masked=partly_masked,
@@ -170,7 +208,13 @@ def gather(store: Store, sequences: list[tuple[Window, Mask]]) -> Batch:
 
 
 def training_batches(
-    store: Store, train: list[Window], config: Config, first_step: int, rank: int = 0, ranks: int = 1
+    store: Store,
+    train: list[Window],
+    config: Config,
+    first_step: int,
+    rank: int = 0,
+    ranks: int = 1,
+    resident: Resident | None = None,
 ) -> Iterator[tuple[int, int, list[Batch]]]:
     """From step first_step on, without end: (step, masked shots of the whole step, this rank's microbatches).
 
@@ -184,7 +228,7 @@ def training_batches(
         masks = [training_mask(config, n, step, row) for row, n in enumerate(lengths)]
         mine = share_of_rank(lengths, rank, ranks)
         groups = microbatches(lengths, mine, config.microbatch_shots)
-        batches = [gather(store, [(rows[row], masks[row]) for row in group]) for group in groups]
+        batches = [gather(store, [(rows[row], masks[row]) for row in group], resident) for group in groups]
         return step, sum(len(mask.positions) for mask in masks), batches
 
     with ThreadPoolExecutor(1) as ahead:

@@ -12,7 +12,6 @@ every step regularises already.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,38 +19,7 @@ from torch import Tensor, nn
 
 from model.attention import Rotation, attend, frequencies
 from model.config import Config
-
-SPECIAL_TOKENS = 2  # [CLS] and [GLOBAL], in front of the shots
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Where the tokens of B sequences of S shots together lie; T = S + 2 B tokens."""
-
-    lengths: tuple[int, ...]  # B numbers of tokens, [CLS] and [GLOBAL] included
-    order: Tensor  # (T,) each token's row in the concatenation of B [CLS], B [GLOBAL] and S shots
-    shot_tokens: Tensor  # (S,) each shot's token
-    places: Tensor  # (T,) each token's place in its own sequence
-    starts: Tensor  # (B + 1,) int32, the first token of each sequence, and T
-
-    @classmethod
-    def of(cls, shots_per_sequence: list[int], device: torch.device | None = None) -> "Packing":
-        count = len(shots_per_sequence)
-        order, places, starts = [], [], [0]
-        first_shot = 2 * count
-        for row, n in enumerate(shots_per_sequence):
-            order += [torch.tensor([row, count + row]), torch.arange(first_shot, first_shot + n)]
-            places.append(torch.arange(n + SPECIAL_TOKENS))
-            starts.append(starts[-1] + n + SPECIAL_TOKENS)
-            first_shot += n
-        flat_order, flat_places = torch.cat(order), torch.cat(places)
-        return cls(
-            lengths=tuple(n + SPECIAL_TOKENS for n in shots_per_sequence),
-            order=flat_order.to(device),
-            shot_tokens=torch.nonzero(flat_places >= SPECIAL_TOKENS)[:, 0].to(device),
-            places=flat_places.to(device),
-            starts=torch.tensor(starts, dtype=torch.int32, device=device),
-        )
+from model.packing import SPECIAL_TOKENS, Packing
 
 
 class Linear(nn.Linear):
@@ -109,7 +77,7 @@ class Block(nn.Module):
         q, k, v = (layer(y).unflatten(-1, (self.heads, -1)) for layer in (self.query, self.key, self.value))
         if turn is not None:
             q, k = turn(q), turn(k)
-        x = x + self.out(attend(q, k, v, packing.lengths, packing.starts).flatten(1))
+        x = x + self.out(attend(q, k, v, packing).flatten(1))
         return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from model.checkpoint import from_tensors, read_export
 from model.config import Config
-from model.encoder import Encoder, Packing
+from model.encoder import Encoder
+from model.packing import Packing
 from model.windows import most_central, windows
 
 SHOTS_AT_ONCE = 4096  # in one pass through the encoder, unless one window is longer

@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from model.batches import Batch, Window, split, training_batches, windows_of
+from model.batches import Batch, Resident, Window, split, training_batches, windows_of
 from model.checkpoint import (
     ARCHITECTURE,
     Checkpoints,
@@ -40,7 +40,7 @@ from model.checkpoint import (
 from model.config import Config
 from model.encoder import Encoder
 from model.masking import INITIAL_WEIGHTS, random_words
-from model.metrics import Validation, by_modality, warning
+from model.metrics import Scores, Validation, by_modality, warning
 from model.optim import clip_gradients, learning_rate_factor, optimizers, set_learning_rates
 from model.store import Store
 
@@ -183,10 +183,13 @@ class Run:
             module = torch.compile(module, dynamic=True)  # type: ignore[assignment]
         if self.place.ranks > 1:
             module = nn.parallel.DistributedDataParallel(module)
+        for name, scores in validation.trivial.items() if validation else ():
+            self.say(f"without a model, {name.replace('_', ' ')}: cosine {parts(scores)}")
         started, earlier = time.monotonic(), progress.seconds
         window = Meter()
+        resident = Resident(self.store, self.place.device) if Resident.fits(self.store, self.place.device) else None
         for step, masked, batches in training_batches(
-            self.store, self.train, config, progress.step, self.place.rank, self.place.ranks
+            self.store, self.train, config, progress.step, self.place.rank, self.place.ranks, resident
         ):
             if self.finished():
                 break
@@ -419,11 +422,17 @@ class Log:
 def describe(step: int, report: dict) -> str:
     """A validation report in one line."""
     sentence = (
-        f"step {step}  validation loss {report['loss']:.4f}  cosine {report['cosine']:.4f}  "
+        f"step {step}  validation loss {report['loss']:.4f}  cosine {parts(report['cosines']['encoder'])}  "
         f"skill {report['skill']:+.3f} over {report['best_trivial']}  "
         f"effective rank {report['effective_rank']:.0f} of {report['effective_rank_of_targets']:.0f}"
     )
     return in_red(sentence) if report["skill"] <= 0 else sentence
+
+
+def parts(scores: Scores) -> str:
+    """Mean cosines in one line: 0.7312 (video 0.8021, audio 0.7007, ...)"""
+    by_part = ", ".join(f"{part.replace('_', ' ')} {value:.4f}" for part, value in scores.items() if part != "all")
+    return f"{scores['all']:.4f} ({by_part})"
 
 
 def in_red(sentence: str) -> str:

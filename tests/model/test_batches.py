@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.batches import Order, gather, microbatches, share_of_rank, split, training_batches, windows_of
+from model.batches import Order, Resident, gather, microbatches, share_of_rank, split, training_batches, windows_of
 from model.config import Config
 from model.masking import training_mask
 from model.store import Store
@@ -69,6 +69,21 @@ def test_a_batch_holds_the_windows_vectors_and_the_masked_ones_as_targets(store:
     np.testing.assert_array_equal(batch.masked.numpy(), positions)
     np.testing.assert_array_equal(batch.targets.numpy(), expected[positions])
     np.testing.assert_array_equal(batch.global_embeddings[2].numpy(), store.global_embedding(windows[2].title))
+
+
+def test_resident_vectors_give_the_batches_that_the_store_gives(store: Store, small: Config) -> None:
+    config = dataclasses.replace(small, modality_masking=0.5, global_dropout=0.5)
+    resident = Resident(store, torch.device("cpu"))
+    train = windows_of(store.entries, config)
+    for (_, _, ours), (_, _, read) in zip(
+        itertools.islice(training_batches(store, train, config, 0, resident=resident), 3),
+        training_batches(store, train, config, 0),
+        strict=False,
+    ):
+        for batch, other in zip(ours, read, strict=True):
+            for name, value in vars(batch).items():
+                if isinstance(value, torch.Tensor):
+                    assert torch.equal(value, getattr(other, name)), name
 
 
 def test_a_singly_masked_modality_is_hidden_and_the_others_are_not(store: Store, small: Config) -> None:

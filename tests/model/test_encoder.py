@@ -7,7 +7,8 @@ from torch import nn
 
 from model.attention import Rotation, attend
 from model.config import Config
-from model.encoder import Encoder, Packing
+from model.encoder import Encoder
+from model.packing import Packing
 
 
 def inputs(config: Config, lengths: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, Packing]:
@@ -101,13 +102,12 @@ def test_layers_are_selectable_and_the_last_one_is_the_default(small: Config) ->
 
 
 def test_attention_in_bf16_and_its_derivative_agree_with_float32() -> None:
-    lengths = (7, 1, 30)
-    starts = torch.tensor([0, 7, 8, 38], dtype=torch.int32)
+    packing = Packing.of([5, 1, 26])  # of 7, 3 and 28 tokens
     exact = [torch.randn(38, 2, 16, requires_grad=True) for _ in range(3)]
     rough = [x.detach().bfloat16().requires_grad_() for x in exact]
     weight = torch.randn(38, 2, 16)
     for q, k, v in (exact, rough):
-        (attend(q, k, v, lengths, starts).float() * weight).sum().backward()
+        (attend(q, k, v, packing).float() * weight).sum().backward()
     for a, b in zip(exact, rough, strict=True):
         assert (a.grad - b.grad.float()).norm() / a.grad.norm() < 0.02
 

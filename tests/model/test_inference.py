@@ -7,8 +7,9 @@ import torch
 
 from model.checkpoint import export, tensors
 from model.config import Config
-from model.encoder import Encoder, Packing
+from model.encoder import Encoder
 from model.inference import contextualise, contextualise_many, load
+from model.packing import Packing
 
 Vectors = Callable[[int, int], np.ndarray]
 

@@ -71,6 +71,7 @@ def test_a_run_leaves_an_export_its_metrics_its_log_and_a_few_checkpoints(
     assert read_export(run / "export").config == small
     said = capsys.readouterr().out
     assert "12 titles, 183 shots" in said
+    assert "without a model, neighbours: cosine 0." in said
     assert metrics["warning"] in said
 
 
@@ -157,6 +158,25 @@ def test_every_option_trains_and_resumes_to_the_bit(tmp_path: Path, store: Store
     second.finish()
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "halves"))
     assert log(tmp_path / "whole")[-1]["loss"] == log(tmp_path / "halves")[-1]["loss"]
+
+
+def test_started_by_dagster_pipes_a_run_reports_there_too(tmp_path: Path, store: Store, small: Config) -> None:
+    import dagster as dg
+
+    messages = []
+
+    @dg.asset
+    def encoder(context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient) -> dg.MaterializeResult:
+        command = [sys.executable, "-m", "model.train", *arguments(tmp_path, small)]
+        done = pipes.run(command=command, context=context, env=dict(os.environ))
+        messages.extend(done.get_custom_messages())
+        return done.get_materialize_result()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize([encoder], instance=instance, resources={"pipes": dg.PipesSubprocessClient()})
+        logged = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    assert messages == [{"metrics": json.loads((tmp_path / "run" / "metrics.json").read_text())}]
+    assert any("step 12/12" in line for line in logged)
 
 
 # ---- interruptions ---------------------------------------------------------------------------------------------------
