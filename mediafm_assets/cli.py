@@ -8,8 +8,11 @@ import argparse
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import NoReturn
+
+import dagster as dg
 
 from mediafm_assets.profiles import PROJECT, ConfigurationError, dagster_home
 
@@ -37,10 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     prepare_instance()
+    warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own calls of its own previews
     if options.command == "ui":
         open_ui(options.port)
     try:
-        # Dagster is imported only now, when DAGSTER_HOME is settled.
         if options.command == "demo":
             from mediafm_assets.demo import demo
 

@@ -16,7 +16,7 @@ from mediafm_assets.evaluation import labels_version, metrics_version
 from mediafm_assets.materialise import preflight
 from mediafm_assets.partitions import TASKS
 from mediafm_assets.profiles import ConfigurationError, resources, shaping
-from mediafm_assets.sensors import landed
+from mediafm_assets.sensors import landed, range_tags, unbroken_ranges
 from mediafm_assets.training import trained_on
 from mediafm_assets.versions import RECIPES, Catalogue
 from resources.errors import BadInput
@@ -59,12 +59,14 @@ class Driver:
     def catalogue(self) -> Catalogue:
         return Catalogue(self.lake, shaping(self.resources))
 
-    def run(self, assets: Sequence[str], partition: str | None = None) -> bool:
-        """Run the assets' steps, as the UI would; failures are collected. True when everything succeeded."""
+    def run(self, assets: Sequence[str], partition: str | None = None, titles: tuple[str, str] | None = None) -> bool:
+        """Run the assets' steps, as the UI would, for one partition or a range of titles; failures are collected. True
+        when everything succeeded."""
         result = self.job.execute_in_process(
             instance=self.instance,
             asset_selection=[dg.AssetKey(asset) for asset in assets],
             partition_key=partition,
+            tags=range_tags(*titles) if titles else None,
             run_config={"loggers": {"progress": {}}},
             raise_on_error=False,
         )
@@ -107,7 +109,7 @@ def materialize(only: Sequence[str], train: bool | None) -> int:
             materialise_labels(work, task)
         materialise_drops(work, drops, "titles")
         if should_train(work, train) and train_encoder(work):
-            materialise_drops(work, drops, "contextual embeddings")
+            refresh_contextual_embeddings(work)
         materialise_metrics(work)
         return report(work, len(drops))
 
@@ -149,7 +151,7 @@ def materialise_drops(work: Driver, drops: Sequence[Drop], what: str) -> None:
     """Bring all partitions of the drops' titles up to date, as far as they can be made, a title after the other."""
     with progress_bar(len(drops), what) as bar:
         for drop in drops:
-            bar.set_postfix_str(drop.title_id)
+            ShowStep.title = drop.title_id
             materialise_title(work, drop)
             bar.update()
 
@@ -205,6 +207,15 @@ def train_encoder(work: Driver) -> bool:
     return work.run(["encoder", "encoder_training"])
 
 
+def refresh_contextual_embeddings(work: Driver) -> None:
+    """Contextual embeddings with a new encoder, of all titles that lack nothing else: runs over ranges of titles."""
+    catalogue = work.catalogue()
+    lacking = {title for title in catalogue.titles if list(catalogue.stale(title)) == ["contextual_embeddings"]}
+    print(f"reading {len(lacking)} titles with the new encoder", flush=True)
+    for titles in unbroken_ranges(work.instance.get_dynamic_partitions("titles"), lacking):
+        work.run(["contextual_embeddings"], titles=titles)
+
+
 def materialise_metrics(work: Driver) -> None:
     catalogue = work.catalogue()
     version = metrics_version(catalogue)
@@ -241,11 +252,12 @@ class ShowStep(logging.Handler):
     """Takes the place of Dagster's console log in these runs (the UI has it all): names each step as it starts."""
 
     bar: "tqdm[Any] | None" = None
+    title = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         event = getattr(record, "dagster_meta", {}).get("dagster_event")
         if self.bar is not None and event is not None and event.event_type_value == "STEP_START":
-            self.bar.set_postfix_str(f"{event.logging_tags.get('partition', '')} {event.step_key}".strip())
+            self.bar.set_postfix_str(f"{self.title}: {event.step_key}")
 
 
 @dg.logger(None, description="A progress bar instead of log lines.")

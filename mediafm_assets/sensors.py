@@ -123,12 +123,17 @@ def refresh_sensor(
             dg.RunRequest(
                 run_key=f"{newest}:{first}",
                 asset_selection=[dg.AssetKey("contextual_embeddings")],
-                tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+                tags=range_tags(first, last),
             )
             for first, last in unbroken_ranges(context.instance.get_dynamic_partitions("titles"), lacking)
         ],
         cursor=newest,
     )
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """What makes a run cover the partitions from `first` to `last`."""
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
 
 
 def unbroken_ranges(keys: Sequence[str], wanted: set[str]) -> Iterator[tuple[str, str]]:
