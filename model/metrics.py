@@ -22,6 +22,8 @@ from model.store import Store
 
 NEIGHBOURS = 8  # on each side
 RANK_SAMPLE = 2048  # predictions whose effective rank is taken
+REPEATS = 5  # masks per window where the held-out shots are few, so that about every shot is masked once
+SMALL_VALIDATION = 4096  # shots, up to which windows are repeated
 MEAN_SAMPLE = 1024  # training windows that the global mean is taken over
 
 Scores = dict[str, float]  # mean cosine by part: "all", each modality, "with_text", "without_text"
@@ -117,7 +119,9 @@ class Validation:
     def __init__(self, store: Store, train: list[Window], held_out: list[Window], config: Config) -> None:
         self.store = store
         self.config = config
-        self.windows = held_out[:: max(1, -(-len(held_out) // config.validation_windows))]
+        chosen = held_out[:: max(1, -(-len(held_out) // config.validation_windows))]
+        repeats = min(REPEATS, max(1, SMALL_VALIDATION // sum(window.shots for window in chosen)))
+        self.windows = chosen * repeats  # under another mask each time
         self.masks = [validation_mask(config, window.shots, row) for row, window in enumerate(self.windows)]
         mean = global_mean(store, train)
         trivial: dict[str, Cosines] = {}
