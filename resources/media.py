@@ -597,10 +597,14 @@ def _audio_chunks(path: Path, language: str | None, rate: int) -> "Generator[tup
         offset_s = 0.0
         n_frames = n_errors = 0
 
-        def resampled(frame: "av.AudioFrame | None") -> "Iterator[np.ndarray]":
-            if resampler is not None:
-                for piece in resampler.resample(frame):
-                    yield piece.to_ndarray().reshape(-1)
+        def resampled(frame: "av.AudioFrame | None") -> "list[np.ndarray]":
+            nonlocal resampler, source, n_errors
+            try:
+                return [piece.to_ndarray().reshape(-1) for piece in resampler.resample(frame)] if resampler else []
+            except av.FFmpegError as error:  # a damaged header can name channels or rates that nothing converts
+                log.warning("%s: sound near %.2f s is skipped: %s", path.name, ends_s or 0.0, error)
+                resampler, source, n_errors = None, (), n_errors + 1
+                return []
 
         for packet in _packets(container, audio, path):
             try:
@@ -611,7 +615,7 @@ def _audio_chunks(path: Path, language: str | None, rate: int) -> "Generator[tup
                     log.warning("%s: an audio packet is skipped: %s", path.name, error)
                 continue
             for frame in frames:
-                if not frame.samples or not frame.sample_rate:
+                if not frame.samples or frame.sample_rate < 1000:  # less is damage, and would swell when resampled
                     continue
                 n_frames += 1
                 pts = frame.pts if frame.pts is not None else frame.dts
