@@ -23,5 +23,6 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	DAGSTER_HOME= $(BIN)/dagster definitions validate -m mediafm_assets.definitions
+	@mkdir -p .dagster
+	DAGSTER_HOME='$(CURDIR)/.dagster' $(BIN)/dagster definitions validate -m mediafm_assets.definitions
 	$(BIN)/pytest
