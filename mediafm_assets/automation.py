@@ -41,9 +41,7 @@ def training() -> dg.AutomationCondition:
     cron = os.environ.get("MEDIAFM_TRAINING_CRON") or "0 2 * * *"
     handled = Condition.newly_requested() | Condition.newly_updated()
     return (
-        Condition.cron_tick_passed(cron).since(handled)
-        & Condition.any_deps_updated().since(handled)
-        & ~Condition.in_progress()
+        Condition.cron_tick_passed(cron) & Condition.any_deps_updated().since(handled) & ~Condition.in_progress()
     ).with_label("on the training cadence, if anything is new")
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -33,10 +34,16 @@ class Ticks:
         for title in titles:
             self.instance.report_runless_asset_event(landed("drops", title, "f" * 32))
 
-    def tick(self) -> dict[str, set[str]]:
-        """Requested partitions by asset."""
-        result = dg.evaluate_automation_conditions(self.definitions, self.instance, cursor=self.cursor)
+    def evaluate(self, at: datetime | None = None) -> dg.EvaluateAutomationConditionsResult:
+        result = dg.evaluate_automation_conditions(
+            self.definitions, self.instance, cursor=self.cursor, evaluation_time=at
+        )
         self.cursor = result.cursor
+        return result
+
+    def tick(self) -> dict[str, set[str]]:
+        """Requested tables by title."""
+        result = self.evaluate()
         requested: dict[str, set[str]] = {}
         for table in TITLE_TABLES:
             for title in result.get_requested_partitions(dg.AssetKey(table)):
@@ -106,6 +113,40 @@ def test_another_configuration_requests_what_it_shapes_and_what_follows(
     monkeypatch.setenv("MEDIAFM_FUSION", "as_published")
     ticks.definitions = defs()
     assert ticks.tick() == {"title": {"fused_embeddings"}}
+
+
+def test_training_is_requested_once_on_its_cadence_and_only_if_something_is_new(ticks: Ticks) -> None:
+    day = datetime(2026, 3, 1, 1, tzinfo=UTC)
+
+    def requested(at: datetime) -> bool:
+        return ticks.evaluate(at).get_num_requested(dg.AssetKey("encoder")) == 1
+
+    assert not requested(day)
+    ticks.land("title")
+    ticks.made("title", *BEFORE_TRAINING)
+    assert not requested(day + timedelta(minutes=30)), "not before the cadence's hour"
+    assert requested(day + timedelta(hours=2))
+    ticks.trained()
+    assert not requested(day + timedelta(hours=3))
+    assert not requested(day + timedelta(days=1, hours=2)), "nothing was new on the second day"
+    ticks.made("title", "fused_embeddings")
+    requested(day + timedelta(days=1, hours=3))
+    assert requested(day + timedelta(days=2, hours=2))
+
+
+def test_probes_are_requested_when_contextual_embeddings_or_labels_have_settled(ticks: Ticks) -> None:
+    def requested() -> bool:
+        return ticks.evaluate().get_num_requested(dg.AssetKey("probe_metrics")) == 1
+
+    ticks.land("title")
+    requested()
+    ticks.made("title", *TITLE_TABLES)
+    assert not requested(), "there is no encoder to probe"
+    ticks.trained()
+    assert requested()
+    assert not requested()
+    ticks.instance.report_runless_asset_event(dg.AssetMaterialization("clip_labels", partition="clip_tone"))
+    assert requested()
 
 
 def tick_landing(instance: dg.DagsterInstance, places: Places, cursor: str | None) -> dg.SensorResult:
