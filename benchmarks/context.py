@@ -87,7 +87,7 @@ def main() -> None:
     every = max(1, given.steps // 10)
     config = dataclasses.replace(
         Config.embedded(), max_steps=given.steps, evaluate_every=every, log_every=every, warmup_steps=given.steps // 20,
-        patience=1000, validation_windows=48,
+        patience=1000, validation_windows=48, validation_share=0.1, muon_lr=0.02, adamw_lr=3e-4,
     )  # fmt: skip
     encoder = load(given.export) if given.export else trained(config, given.titles, world)
 

@@ -77,6 +77,7 @@ def main() -> None:
         config = dataclasses.replace(
             Config.embedded(), layers=3, hidden=128, heads=4, batch_sequences=given.sequences, max_steps=given.steps,
             evaluate_every=every, warmup_steps=given.steps // 20, patience=1000, validation_windows=24, log_every=every,
+            validation_share=0.1, ema_decay=0.0,
         )  # fmt: skip
         muon = {"optimizer": "muon", "muon_lr": given.muon[0], "adamw_lr": given.muon[1]}
         adamw = {"optimizer": "adamw", "adamw_lr": given.adamw}

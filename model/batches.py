@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.config import Config
 from model.fusion import FUSED_DIM, MODALITIES
-from model.masking import ORDER, SPLIT, Mask, permutation, training_mask
+from model.masking import ORDER, SPLIT, SWAPPED, WHOLE, Mask, permutation, training_mask
 from model.packing import Packing
 from model.store import Entry, Store
 from model.windows import windows
@@ -39,11 +39,12 @@ class Window:
 class Batch:
     """B sequences of S shots together, m of them masked."""
 
-    shots: Tensor  # (S, 2304) float16; blocks of singly masked modalities are zero
+    shots: Tensor  # (S, 2304) float16, as the encoder sees them: swapped, and blocks of hidden modalities zero
     global_embeddings: Tensor  # (B, g) float32; zeros where [GLOBAL] is dropped
     packing: Packing
-    masked: Tensor  # (m,) indices into the S shots, those hidden whole
-    targets: Tensor  # (m, 2304) float16, the vectors of the masked shots
+    masked: Tensor  # (m,) indices into the S shots, those that [MASK] replaces
+    predicted: Tensor  # (q,) the same, then those swapped or kept, if any
+    targets: Tensor  # (q, 2304) float16, the true vectors of the predicted shots
     partly_masked: Tensor  # (p,) indices of the shots that lack one modality; empty but for modality-wise masking
     hidden_modality: Tensor  # (p,) which one
     partial_targets: Tensor  # (p, 2304) float16, their whole vectors
@@ -177,19 +178,25 @@ def gather(store: Store, sequences: list[tuple[Window, Mask]], resident: Residen
     shots = resident.read(parts) if resident else read_windows(store, parts)
     device = shots.device
     global_embeddings = np.zeros((len(sequences), store.global_dim), dtype=np.float32)
-    whole, partly, modalities = [], [], []
+    whole, visible, swapped, sources, partly, modalities = [], [], [], [], [], []
     first = 0
     for row, (window, mask) in enumerate(sequences):
         if mask.keep_global:
             global_embeddings[row] = store.global_embedding(window.title)
-        whole.append(first + mask.positions[mask.modality < 0])
-        partly.append(first + mask.positions[mask.modality >= 0])
-        modalities.append(mask.modality[mask.modality >= 0])
+        whole.append(first + mask.positions[mask.kind == WHOLE])
+        visible.append(first + mask.positions[mask.kind < WHOLE])
+        swapped.append(first + mask.positions[mask.kind == SWAPPED])
+        sources.append(first + mask.source[mask.kind == SWAPPED])
+        partly.append(first + mask.positions[mask.kind >= 0])
+        modalities.append(mask.kind[mask.kind >= 0])
         first += window.shots
-    masked, partly_masked, hidden_modality = (
-        torch.from_numpy(np.concatenate(each)).to(device) for each in (whole, partly, modalities)
+    masked, left, swapped_shots, source, partly_masked, hidden_modality = (
+        torch.from_numpy(np.concatenate(each)).to(device)
+        for each in (whole, visible, swapped, sources, partly, modalities)
     )
-    targets, partial_targets = shots[masked], shots[partly_masked]
+    predicted = torch.cat([masked, left])
+    targets, partial_targets = shots[predicted], shots[partly_masked]
+    shots[swapped_shots] = shots[source]
     by_modality = shots.unflatten(1, (len(MODALITIES), -1))
     # A modality that a shot does not have cannot be hidden; video is always there.
     absent = (by_modality[partly_masked, hidden_modality] == 0).all(dim=1)
@@ -200,6 +207,7 @@ def gather(store: Store, sequences: list[tuple[Window, Mask]], resident: Residen
         global_embeddings=torch.from_numpy(global_embeddings).to(device),
         packing=Packing.of(lengths, device),
         masked=masked,
+        predicted=predicted,
         targets=targets,
         partly_masked=partly_masked,
         hidden_modality=hidden_modality,

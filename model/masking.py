@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from model.config import Config
 
-MASKS, MODALITY_MASKS, GLOBAL_DROPOUT, ORDER, SPLIT, INITIAL_WEIGHTS = range(6)  # one independent stream per purpose
+MASKS, KINDS, GLOBAL_DROPOUT, ORDER, SPLIT, INITIAL_WEIGHTS = range(6)  # one independent stream per purpose
+WHOLE, SWAPPED, KEPT = -1, -2, -3  # kinds of masked shot besides a hidden modality, 0 (video), 1 (audio) or 2 (text)
 
 
 def random_words(count: int, seed: int, purpose: int, step: int, row: int) -> NDArray[np.uint64]:
@@ -37,8 +38,9 @@ class Mask:
     """What is hidden in a sequence of n shots. [CLS] and [GLOBAL] are not shots and never masked."""
 
     positions: NDArray[np.int64]  # (m,) ascending, in [0, n)
-    modality: NDArray[np.int64]  # (m,) the one hidden modality (0 video, 1 audio, 2 text), -1: the whole shot
-    keep_global: bool
+    kind: NDArray[np.int64]  # (m,) WHOLE: [MASK] replaces the shot; SWAPPED, KEPT, or the one modality that is hidden
+    source: NDArray[np.int64]  # (m,) positions of the shots that stand in for swapped ones
+    keep_global: bool = True
 
 
 def masked_count(n: int, ratio: float) -> int:
@@ -57,14 +59,15 @@ def training_mask(config: Config, n: int, step: int, row: int) -> Mask:
     m = masked_count(n, mask_ratio(config, step))
     order = permutation(n, config.seed, MASKS, step, row)
     positions = np.sort(order[:m] if config.mask_span == 1 else spans(order, m, config.mask_span))
-    modality = np.full(m, -1)
-    if config.modality_masking > 0:
-        draws = uniforms(2 * m, config.seed, MODALITY_MASKS, step, row)
-        modality = np.where(draws[:m] < config.modality_masking, (draws[m:] * 3).astype(np.int64), -1)
+    draws = uniforms(2 * m, config.seed, KINDS, step, row).reshape(2, m)
+    swapped = config.modality_masking + config.swap_share
+    bounds = (config.modality_masking, swapped, swapped + config.keep_share)
+    kind = np.select([draws[0] < bound for bound in bounds], [(draws[1] * 3).astype(np.int64), SWAPPED, KEPT], WHOLE)
+    source = (draws[1] * n).astype(np.int64)
     dropped = config.global_dropout > 0 and (
         uniforms(1, config.seed, GLOBAL_DROPOUT, step, row)[0] < config.global_dropout
     )
-    return Mask(positions, modality, keep_global=not dropped)
+    return Mask(positions, kind, source, keep_global=not dropped)
 
 
 def validation_mask(config: Config, n: int, row: int) -> Mask:
@@ -74,7 +77,8 @@ def validation_mask(config: Config, n: int, row: int) -> Mask:
     # Steps count from 0, so this counter is never one of training's.
     order = permutation(n, config.seed, MASKS, 2**63, row)
     m = masked_count(n, config.mask_ratio)
-    return Mask(np.sort(order[:m]), np.full(m, -1), keep_global=True)
+    positions = np.sort(order[:m])
+    return Mask(positions, np.full(m, WHOLE), positions)
 
 
 def spans(order: NDArray[np.int64], m: int, span: int) -> NDArray[np.int64]:

@@ -56,7 +56,7 @@ class MaskedShotModelling(nn.Module):
         self.dtype = dtype  # of activations
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predictions at shots masked whole (m, 2304) and at those that lack one modality (p, 2304)."""
+        """Predictions of the shots predicted whole (q, 2304) and of those that lack one modality (p, 2304)."""
         partly = batch.partly_masked, batch.hidden_modality
         states = self.encoder(
             batch.shots.to(self.dtype),
@@ -65,9 +65,9 @@ class MaskedShotModelling(nn.Module):
             batch.masked,
             partly if self.encoder.config.modality_masking > 0 else None,
         )
-        # Only masked positions go through the output projection.
-        predictions = self.encoder.predict(states[torch.cat([batch.masked, batch.partly_masked])])
-        whole, part = predictions.split([len(batch.masked), len(batch.partly_masked)])
+        # Only predicted shots go through the output projection.
+        predictions = self.encoder.predict(states[torch.cat([batch.predicted, batch.partly_masked])])
+        whole, part = predictions.split([len(batch.predicted), len(batch.partly_masked)])
         return whole, part
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:

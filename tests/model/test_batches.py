@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 import torch
 
-from model.batches import Order, Resident, gather, microbatches, share_of_rank, split, training_batches, windows_of
+from model.batches import (
+    Order,
+    Resident,
+    gather,
+    microbatches,
+    read_windows,
+    share_of_rank,
+    split,
+    training_batches,
+    windows_of,
+)
 from model.config import Config
 from model.masking import training_mask
 from model.store import Store
@@ -99,6 +109,22 @@ def test_a_singly_masked_modality_is_hidden_and_the_others_are_not(store: Store,
     assert (whole[rows, batch.hidden_modality] != 0).any(dim=1).all(), "what a shot has not cannot be hidden"
     shown[rows, batch.hidden_modality] = whole[rows, batch.hidden_modality]
     assert torch.equal(shown, whole)
+
+
+def test_swapped_and_kept_shots_are_visible_and_predicted(store: Store, small: Config) -> None:
+    config = dataclasses.replace(small, swap_share=0.4, keep_share=0.4, mask_ratio=0.5)
+    windows = windows_of(store.entries, small)
+    masks = [training_mask(config, window.shots, 0, row) for row, window in enumerate(windows)]
+    batch = gather(store, list(zip(windows, masks, strict=True)))
+    true = read_windows(store, windows)
+    assert torch.equal(batch.targets, true[batch.predicted])
+    assert sorted(batch.predicted.tolist()) == sorted(set(batch.predicted.tolist()))
+    assert torch.equal(batch.predicted[: len(batch.masked)], batch.masked)
+    left = batch.predicted[len(batch.masked) :]
+    changed = (batch.shots[left] != true[left]).any(dim=1)
+    assert 0 < changed.sum() < len(left)
+    untouched = torch.ones(len(true), dtype=torch.bool).index_fill(0, left, False)
+    assert torch.equal(batch.shots[untouched], true[untouched])
 
 
 def test_a_dropped_title_embedding_is_zero(store: Store, small: Config) -> None:
