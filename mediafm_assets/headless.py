@@ -131,7 +131,10 @@ def driver() -> Iterator[Driver]:
 
 def registered_drops(work: Driver, only: Sequence[str]) -> list[Drop]:
     """The complete drops (of the titles in `only`, if any), as partitions of `titles`. Unusable ones are failures."""
-    found = work.landing.look()
+    try:
+        found = work.landing.look()
+    except BadInput as error:
+        raise ConfigurationError(f"MEDIAFM_LANDING: {error}") from error
     if found.waiting:  # perhaps the last file was written a moment ago
         time.sleep(work.landing.settle_s)
         found = work.landing.look()

@@ -208,6 +208,7 @@ def test_two_catalogues_with_their_own_places_never_touch_each_other(
         ("MEDIAFM_FRAMES_PER_SHOT", "-1"),
         ("MEDIAFM_ENCODER_OVERRIDES", '{"layers": 0}'),
         ("MEDIAFM_ENCODER_OVERRIDES", "not json"),
+        ("MEDIAFM_LANDING", "/no/such/folder"),
     ],
 )
 def test_a_wrong_setting_ends_with_2_and_names_the_variable(
