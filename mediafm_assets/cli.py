@@ -60,8 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def prepare_instance() -> None:
-    """Settle DAGSTER_HOME, give a new instance the project's dagster.yaml, and make the project's own landing zone. (One
-    that was named and is not there is an error: an unmounted disk must not look like an empty catalogue.)"""
+    """Settle DAGSTER_HOME, give a new instance the project's dagster.yaml, and make the project's own landing zone.
+
+    A landing zone that was named and is not there is an error: an unmounted disk must not look like an empty catalogue.
+    """
     if not os.environ.get("MEDIAFM_LANDING"):
         (PROJECT / "data" / "landing" / "titles").mkdir(parents=True, exist_ok=True)
     home = dagster_home().expanduser().resolve()
