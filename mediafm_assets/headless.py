@@ -152,16 +152,18 @@ def registered_drops(work: Driver, only: Sequence[str]) -> list[Drop]:
 
 def materialise_drops(work: Driver, drops: Sequence[Drop], what: str) -> None:
     """Bring all partitions of the drops' titles up to date, as far as they can be made, a title after the other."""
+    catalogue = work.catalogue()
+    catalogue.read_all_titles()
     with progress_bar(len(drops), what) as bar:
         for drop in drops:
             ShowStep.title = drop.title_id
-            materialise_title(work, drop)
+            materialise_title(work, drop, catalogue)
             bar.update()
 
 
-def materialise_title(work: Driver, drop: Drop) -> None:
-    catalogue = work.catalogue()
-    row = catalogue.titles.get(drop.title_id)
+def materialise_title(work: Driver, drop: Drop, catalogue: Catalogue) -> None:
+    """`catalogue` may have been read before other titles were made: what concerns this one has not changed since."""
+    row = catalogue.title(drop.title_id)
     if row is None or row["drop_fingerprint"] != drop.drop_fingerprint:
         work.instance.report_runless_asset_event(landed("drops", drop.title_id, drop.drop_fingerprint))
         contextual = catalogue.encoder_version is not None
@@ -213,7 +215,10 @@ def train_encoder(work: Driver) -> bool:
 def refresh_contextual_embeddings(work: Driver) -> None:
     """Contextual embeddings with a new encoder, of all titles that lack nothing else: runs over ranges of titles."""
     catalogue = work.catalogue()
-    lacking = {title for title in catalogue.titles if list(catalogue.stale(title)) == ["contextual_embeddings"]}
+    catalogue.read_all_titles()
+    lacking = {
+        title for (title,) in catalogue.stored_in("titles") if list(catalogue.stale(title)) == ["contextual_embeddings"]
+    }
     print(f"reading {len(lacking)} titles with the new encoder", flush=True)
     for titles in unbroken_ranges(work.instance.get_dynamic_partitions("titles"), lacking):
         work.run(["contextual_embeddings"], titles=titles)

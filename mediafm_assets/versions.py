@@ -104,7 +104,8 @@ class TextTrack:
 class Catalogue:
     """The versions of one lake at one moment: what is stored, and what the given resources would make.
 
-    Reads the Delta logs and the table `titles` once, when first asked. `resources` maps a resource key to the resource.
+    Reads each table's Delta log and each title's row in `titles` once, when first asked. `resources` maps a resource
+    key to the resource.
     """
 
     def __init__(self, lake: DeltaLake, resources: Mapping[str, Shaping]) -> None:
@@ -113,11 +114,19 @@ class Catalogue:
         self._stored: dict[str, Mapping[tuple[str, ...], str]] = {}
         self._spaces: dict[str, str] = {}
         self._made: dict[tuple[str, str], str | None] = {}
+        self._titles: dict[str, Mapping[str, Any] | None] = {}
 
-    @cached_property
-    def titles(self) -> Mapping[str, Mapping[str, Any]]:
-        """The rows of `titles` by title id."""
-        return {row["title_id"]: row for row in self._lake.scan("titles").collect().iter_rows(named=True)}
+    def read_all_titles(self) -> None:
+        """Read the whole table `titles` at once, before many titles are asked for one by one."""
+        self._titles |= {row["title_id"]: row for row in self._lake.scan("titles").collect().iter_rows(named=True)}
+
+    def title(self, title_id: str) -> Mapping[str, Any] | None:
+        """The title's row in `titles`; None when it is not registered."""
+        if title_id not in self._titles:
+            registered = (title_id,) in self.stored_in("titles")
+            rows = self._lake.read("titles", title_id=title_id).rows(named=True) if registered else []
+            self._titles[title_id] = rows[0] if rows else None
+        return self._titles[title_id]
 
     @cached_property
     def encoder_version(self) -> str | None:
@@ -181,6 +190,6 @@ class Catalogue:
         if name == "encoder":
             return self.encoder_version
         if name in PARTS:
-            row = self.titles.get(title_id)
+            row = self.title(title_id)
             return parts_of(row)[name] if row else None
         return self.made_now(name, title_id)
