@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
     Rows = pl.DataFrame | Iterable[pl.DataFrame]
 
-ATTEMPTS = 8
+# Any commit in between counts as a conflict, so a writer among many must be able to lose often; a commit takes some 30 ms.
+ATTEMPTS = 100
 FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 0.8
 ROWS_PER_GROUP = 1024
 BYTES_PER_GROUP = 16 * 1024 * 1024
 """Of a Parquet row group, whichever is reached first: what a write holds in memory."""
@@ -503,7 +505,7 @@ def _retrying(commit: Callable[[], T]) -> T:
         except CommitFailedError:
             if attempt == ATTEMPTS - 1:
                 raise
-            time.sleep(FIRST_PAUSE_S * 2**attempt * (0.5 + random.random()))
+            time.sleep(min(FIRST_PAUSE_S * 2**attempt, LONGEST_PAUSE_S) * (0.5 + random.random()))
     raise AssertionError("unreachable")
 
 
