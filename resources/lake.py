@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Rows = pl.DataFrame | Iterable[pl.DataFrame]
 
-# Any commit in between counts as a conflict, so a writer among many must be able to lose often; a commit takes some 30 ms.
+# Any commit in between counts as a conflict, so a writer among many must be able to lose often.
 ATTEMPTS = 100
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.8
