@@ -28,7 +28,7 @@ from model.inference import contextualise, load
 from model.store import Store
 from model.train import Run
 
-LABELS = ("mood", "rhythm", "plot")
+LABELS = ("tension", "mood", "pace")
 SHOTS = 30  # probed per title
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.config import Config
 from model.fusion import FUSED_DIM, MODALITIES
-from model.masking import ORDER, SPLIT, SWAPPED, WHOLE, Mask, permutation, training_mask
+from model.masking import ORDER, SPLIT, WHOLE, Mask, permutation, training_mask
 from model.packing import Packing
 from model.store import Entry, Store
 from model.windows import windows
@@ -183,12 +183,12 @@ def gather(store: Store, sequences: list[tuple[Window, Mask]], resident: Residen
     for row, (window, mask) in enumerate(sequences):
         if mask.keep_global:
             global_embeddings[row] = store.global_embedding(window.title)
-        whole.append(first + mask.positions[mask.kind == WHOLE])
-        visible.append(first + mask.positions[mask.kind < WHOLE])
-        swapped.append(first + mask.positions[mask.kind == SWAPPED])
-        sources.append(first + mask.source[mask.kind == SWAPPED])
-        partly.append(first + mask.positions[mask.kind >= 0])
-        modalities.append(mask.kind[mask.kind >= 0])
+        whole.append(first + mask.positions[mask.modality == WHOLE])
+        visible += [first + mask.swapped, first + mask.kept]
+        swapped.append(first + mask.swapped)
+        sources.append(first + mask.source)
+        partly.append(first + mask.positions[mask.modality != WHOLE])
+        modalities.append(mask.modality[mask.modality != WHOLE])
         first += window.shots
     masked, left, swapped_shots, source, partly_masked, hidden_modality = (
         torch.from_numpy(np.concatenate(each)).to(device)
@@ -224,7 +224,7 @@ def training_batches(
     ranks: int = 1,
     resident: Resident | None = None,
 ) -> Iterator[tuple[int, int, list[Batch]]]:
-    """From step first_step on, without end: (step, masked shots of the whole step, this rank's microbatches).
+    """From step first_step on, without end: (step, predicted shots of the whole step, this rank's microbatches).
 
     One step is read ahead in a thread: copying from the page cache runs outside Python's lock.
     """
@@ -237,7 +237,8 @@ def training_batches(
         mine = share_of_rank(lengths, rank, ranks)
         groups = microbatches(lengths, mine, config.microbatch_shots)
         batches = [gather(store, [(rows[row], masks[row]) for row in group], resident) for group in groups]
-        return step, sum(len(mask.positions) for mask in masks), batches
+        predicted = sum(len(mask.positions) + len(mask.swapped) + len(mask.kept) for mask in masks)
+        return step, predicted, batches
 
     with ThreadPoolExecutor(1) as ahead:
         coming = ahead.submit(read, first_step)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from model.config import Config
 
-MASKS, KINDS, GLOBAL_DROPOUT, ORDER, SPLIT, INITIAL_WEIGHTS = range(6)  # one independent stream per purpose
-WHOLE, SWAPPED, KEPT = -1, -2, -3  # kinds of masked shot besides a hidden modality, 0 (video), 1 (audio) or 2 (text)
+# One independent stream of random numbers per purpose.
+MASKS, MODALITIES, SWAPS, GLOBAL_DROPOUT, ORDER, SPLIT, INITIAL_WEIGHTS = range(7)
+WHOLE = -1
 
 
 def random_words(count: int, seed: int, purpose: int, step: int, row: int) -> NDArray[np.uint64]:
@@ -37,9 +38,13 @@ def uniforms(count: int, seed: int, purpose: int, step: int, row: int) -> NDArra
 class Mask:
     """What is hidden in a sequence of n shots. [CLS] and [GLOBAL] are not shots and never masked."""
 
-    positions: NDArray[np.int64]  # (m,) ascending, in [0, n)
-    kind: NDArray[np.int64]  # (m,) WHOLE: [MASK] replaces the shot; SWAPPED, KEPT, or the one modality that is hidden
-    source: NDArray[np.int64]  # (m,) positions of the shots that stand in for swapped ones
+    positions: NDArray[np.int64]  # (m,) of the masked shots, ascending, in [0, n)
+    modality: NDArray[
+        np.int64
+    ]  # (m,) the one hidden modality (0 video, 1 audio, 2 text); WHOLE: [MASK] replaces the shot
+    swapped: NDArray[np.int64]  # (s,) of the shots that others stand in for
+    source: NDArray[np.int64]  # (s,) of those others
+    kept: NDArray[np.int64]  # (k,) of the shots that are left as they are and predicted all the same
     keep_global: bool = True
 
 
@@ -56,29 +61,28 @@ def mask_ratio(config: Config, step: int) -> float:
 
 def training_mask(config: Config, n: int, step: int, row: int) -> Mask:
     """The mask of row `row` of training step `step`, a sequence of n shots."""
+    seed = config.seed
     m = masked_count(n, mask_ratio(config, step))
-    order = permutation(n, config.seed, MASKS, step, row)
+    order = permutation(n, seed, MASKS, step, row)
     positions = np.sort(order[:m] if config.mask_span == 1 else spans(order, m, config.mask_span))
-    draws = uniforms(2 * m, config.seed, KINDS, step, row).reshape(2, m)
-    swapped = config.modality_masking + config.swap_share
-    bounds = (config.modality_masking, swapped, swapped + config.keep_share)
-    kind = np.select([draws[0] < bound for bound in bounds], [(draws[1] * 3).astype(np.int64), SWAPPED, KEPT], WHOLE)
-    source = (draws[1] * n).astype(np.int64)
-    dropped = config.global_dropout > 0 and (
-        uniforms(1, config.seed, GLOBAL_DROPOUT, step, row)[0] < config.global_dropout
-    )
-    return Mask(positions, kind, source, keep_global=not dropped)
+    modality = np.full(m, WHOLE)
+    if config.modality_masking > 0:
+        draws = uniforms(2 * m, seed, MODALITIES, step, row).reshape(2, m)
+        modality = np.where(draws[0] < config.modality_masking, (draws[1] * 3).astype(np.int64), WHOLE)
+    visible = order[~np.isin(order, positions)]
+    s, k = round(config.swap_ratio * n), round(config.keep_ratio * n)
+    swapped, kept = visible[:s], visible[s : s + k]
+    source = (uniforms(len(swapped), seed, SWAPS, step, row) * n).astype(np.int64)
+    dropped = config.global_dropout > 0 and uniforms(1, seed, GLOBAL_DROPOUT, step, row)[0] < config.global_dropout
+    return Mask(positions, modality, swapped, source, kept, keep_global=not dropped)
 
 
 def validation_mask(config: Config, n: int, row: int) -> Mask:
-    """The mask of validation window `row`: the published one, whole shots on their own, the same at every
-    validation.
-    """
+    """The mask of validation window `row`: the published one, whole shots on their own, the same every time."""
     # Steps count from 0, so this counter is never one of training's.
     order = permutation(n, config.seed, MASKS, 2**63, row)
-    m = masked_count(n, config.mask_ratio)
-    positions = np.sort(order[:m])
-    return Mask(positions, np.full(m, WHOLE), positions)
+    positions, none = np.sort(order[: masked_count(n, config.mask_ratio)]), order[:0]
+    return Mask(positions, np.full(len(positions), WHOLE), none, none, none)
 
 
 def spans(order: NDArray[np.int64], m: int, span: int) -> NDArray[np.int64]:

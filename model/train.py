@@ -71,7 +71,7 @@ class MaskedShotModelling(nn.Module):
         return whole, part
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sums over the batch's masked shots of the loss and of the cosine, both scalars."""
+        """Sums over the batch's predicted shots of the loss and of the cosine, both scalars."""
         whole, part = (x.float() for x in self.predict(batch))
         targets, part_targets = batch.targets.float(), batch.partial_targets.float()
         rows = torch.arange(len(part), device=part.device)
@@ -188,7 +188,7 @@ class Run:
         started, earlier = time.monotonic(), progress.seconds
         window = Meter()
         resident = Resident(self.store, self.place.device) if Resident.fits(self.store, self.place.device) else None
-        for step, masked, batches in training_batches(
+        for step, predicted, batches in training_batches(
             self.store, self.train, config, progress.step, self.place.rank, self.place.ranks, resident
         ):
             if self.finished():
@@ -202,10 +202,10 @@ class Run:
                 # Gradients are averaged over the ranks once a step.
                 with module.no_sync() if several and not last else contextlib.nullcontext():  # type: ignore[operator]
                     loss, cosine = module(batch.to(self.place.device))
-                    # DDP averages over ranks; the loss is the mean over the masked shots of all of them.
-                    (loss * (self.place.ranks / masked)).backward()
+                    # DDP averages over ranks; the loss is the mean over the predicted shots of all.
+                    (loss * (self.place.ranks / predicted)).backward()
                 window.add(loss.detach(), cosine.detach(), len(batch.shots))
-            window.masked += masked
+            window.predicted += predicted
             clip_gradients(self.encoder.parameters(), config.clip_norm)
             for optimizer in self.optimizers.values():
                 optimizer.step()
@@ -373,7 +373,7 @@ class Meter:
 
     def restart(self) -> None:
         self.loss = self.cosine = torch.zeros(())
-        self.masked = self.shots = 0
+        self.predicted = self.shots = 0
         self.started = time.monotonic()
 
     def add(self, loss: Tensor, cosine: Tensor, shots: int) -> None:
@@ -389,8 +389,8 @@ class Meter:
             dist.all_reduce(totals)
         loss, cosine, shots = totals.tolist()
         line = {
-            "loss": loss / self.masked,
-            "cosine": cosine / self.masked,
+            "loss": loss / self.predicted,
+            "cosine": cosine / self.predicted,
             "shots": int(shots),
             "shots_per_s": shots / (time.monotonic() - self.started),
         }

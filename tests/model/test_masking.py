@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.config import Config
-from model.masking import KEPT, SWAPPED, WHOLE, mask_ratio, masked_count, training_mask, validation_mask
+from model.masking import WHOLE, mask_ratio, masked_count, training_mask, validation_mask
 
 CONFIG = Config.embedded()
 
@@ -65,27 +65,31 @@ def test_validation_masks_stay_and_are_none_of_the_training_masks() -> None:
 
 def test_whole_shots_and_the_title_stay_unless_an_option_says_otherwise() -> None:
     mask = training_mask(CONFIG, 100, 0, 0)
-    assert (mask.kind == WHOLE).all()
+    assert (mask.modality == WHOLE).all()
     assert mask.keep_global
 
 
 def test_modality_masking_and_global_dropout_happen_at_their_rates() -> None:
     config = dataclasses.replace(CONFIG, modality_masking=0.5, global_dropout=0.25)
     masks = [training_mask(config, 100, step, 0) for step in range(400)]
-    kind = np.concatenate([mask.kind for mask in masks])
-    assert np.mean(kind >= 0) == pytest.approx(0.5, abs=0.03)
-    assert np.bincount(kind[kind >= 0], minlength=3) / (kind >= 0).sum() == pytest.approx(1 / 3, abs=0.04)
+    modality = np.concatenate([mask.modality for mask in masks])
+    assert np.mean(modality >= 0) == pytest.approx(0.5, abs=0.03)
+    assert np.bincount(modality[modality >= 0], minlength=3) / (modality >= 0).sum() == pytest.approx(1 / 3, abs=0.04)
     assert np.mean([not mask.keep_global for mask in masks]) == pytest.approx(0.25, abs=0.1)
 
 
-def test_shots_are_swapped_and_kept_at_their_rates() -> None:
-    config = dataclasses.replace(CONFIG, swap_share=0.3, keep_share=0.1)
-    masks = [training_mask(config, 100, step, 0) for step in range(400)]
-    kind = np.concatenate([mask.kind for mask in masks])
-    assert [np.mean(kind == k) for k in (SWAPPED, KEPT, WHOLE)] == pytest.approx([0.3, 0.1, 0.6], abs=0.03)
-    source = np.concatenate([mask.source[mask.kind == SWAPPED] for mask in masks])
-    assert source.min() == 0
-    assert source.max() == 99
+@pytest.mark.parametrize("n", [1, 2, 7, 100, 512])
+def test_swapped_and_kept_shots_come_besides_the_masked_ones(n: int) -> None:
+    config = dataclasses.replace(CONFIG, swap_ratio=0.3, keep_ratio=0.1)
+    mask = training_mask(config, n, 0, 0)
+    assert len(mask.positions) == masked_count(n, 0.2)
+    together = np.concatenate([mask.positions, mask.swapped, mask.kept])
+    assert len(set(together.tolist())) == len(together)
+    if n >= 7:
+        assert (len(mask.swapped), len(mask.kept)) == (round(0.3 * n), round(0.1 * n))
+    assert len(mask.source) == len(mask.swapped)
+    assert ((mask.source >= 0) & (mask.source < n)).all()
+    assert not len(validation_mask(config, n, 0).swapped)
 
 
 def test_the_count_of_masked_shots_is_rounded() -> None:

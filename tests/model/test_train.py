@@ -133,7 +133,7 @@ OPTIONS = {
     "mse": {"loss": "mse"},
     "ratio schedule": {"mask_ratio_end": 0.6},
     "modality masks": {"modality_masking": 0.5},
-    "swapped and kept shots": {"swap_share": 0.2, "keep_share": 0.2},
+    "swapped and kept shots": {"swap_ratio": 0.2, "keep_ratio": 0.2},
     "dropped titles": {"global_dropout": 0.5},
     "average": {"ema_decay": 0.9},
     "cosine schedule": {"schedule": "cosine"},
@@ -370,7 +370,8 @@ def test_the_loss_is_the_cosine_distance_at_the_masked_shots_alone(store: Store,
 def test_where_one_modality_is_hidden_only_that_one_is_judged(store: Store, small: Config) -> None:
     config = dataclasses.replace(small, modality_masking=0.5)
     window = next(w for w in windows_of(store.entries, config) if w.shots == 16)
-    batch = gather(store, [(window, Mask(np.array([3]), np.array([1]), np.array([0])))])
+    none = np.empty(0, dtype=np.int64)
+    batch = gather(store, [(window, Mask(np.array([3]), np.array([1]), none, none, none))])
     objective = MaskedShotModelling(Run(config, store, store.path.parent / "r").encoder, torch.float32)
     _, part = objective.predict(batch)
     expected = torch.nn.functional.cosine_similarity(
