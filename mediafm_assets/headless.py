@@ -1,12 +1,14 @@
 """Materialises a catalogue without the daemon: the same assets, runs and records, driven from one process."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 GROWTH_BEFORE_TRAINING = 0.1
 """A catalogue that has grown by this share since the last training is trained on again."""
+
+PROCESS_TAG = "mediafm/process"
+"""Tag of the command's runs: the id of the process that they live and die with."""
 
 TITLE_ASSETS = ("titles", *RECIPES)
 
@@ -66,7 +71,7 @@ class Driver:
             instance=self.instance,
             asset_selection=[dg.AssetKey(asset) for asset in assets],
             partition_key=partition,
-            tags=range_tags(*titles) if titles else None,
+            tags={PROCESS_TAG: str(os.getpid()), **(range_tags(*titles) if titles else {})},
             run_config={"loggers": {"progress": {}}},
             raise_on_error=False,
         )
@@ -126,7 +131,18 @@ def driver() -> Iterator[Driver]:
         raise ConfigurationError(" ".join(missing))
     configured["lake"].create_tables()
     with dg.DagsterInstance.get() as instance:
+        end_runs_of_dead_processes(instance)
         yield Driver(instance, configured)
+
+
+def end_runs_of_dead_processes(instance: dg.DagsterInstance) -> None:
+    """A call that was killed leaves a run that nobody ends and that keeps its place in the pool: end it here."""
+    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
+    for run in instance.get_runs(started):
+        process = run.tags.get(PROCESS_TAG, "")
+        if process.isdigit() and not Path(f"/proc/{process}").exists() and Path("/proc").exists():
+            instance.report_run_failed(run, "its process was killed")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def registered_drops(work: Driver, only: Sequence[str]) -> list[Drop]:
