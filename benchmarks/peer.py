@@ -49,10 +49,10 @@ class BertPeer(nn.Module):
 
 
 def padded(batch: Batch) -> dict[str, Tensor]:
-    """The same sequences and masks, padded to the longest: {"shots", "global_embeddings", "visible", "masked"}."""
+    """The same sequences and predicted shots, padded: {"shots", "global_embeddings", "visible", "masked"}."""
     lengths = [n - 2 for n in batch.packing.lengths]
-    whole = batch.shots.float().index_copy(0, batch.masked, batch.targets.float())
-    masked = torch.zeros(len(whole), dtype=torch.bool).index_fill(0, batch.masked, True)
+    whole = batch.shots.float().index_copy(0, batch.predicted, batch.targets.float())
+    masked = torch.zeros(len(whole), dtype=torch.bool).index_fill(0, batch.predicted, True)
 
     def pad(x: Tensor) -> Tensor:
         return nn.utils.rnn.pad_sequence(list(x.split(lengths)), batch_first=True)

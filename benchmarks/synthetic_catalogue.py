@@ -84,10 +84,9 @@ class World:
             return 0.3 * latent + 0.6 * rng.standard_normal(latent.shape) / np.sqrt(latent.shape[1])
 
         feeling = faint(self.moods[mood])
+        strain = faint(self.tensions[tension])
         vectors = fuse(
-            seen(
-                self.common[0], self.video, settings[setting], 1.2 * views[setting, view], faint(self.tensions[tension])
-            ),
+            seen(self.common[0], self.video, settings[setting], 1.2 * views[setting, view], strain),
             seen(self.common[1], self.audio, 0.7 * settings[setting], feeling),
             seen(self.common[2], self.text, topic, feeling),
             has_audio=np.ones(n, dtype=bool),

@@ -62,10 +62,10 @@ def ours(config: Config, compiled: bool = False) -> Callable[[list[Batch]], None
     made = optimizers(encoder, config)
 
     def step(batches: list[Batch]) -> None:
-        masked = sum(len(batch.masked) for batch in batches)
+        predicted = sum(len(batch.predicted) for batch in batches)
         for batch in batches:
             loss, _ = forward(batch.to(DEVICE))
-            (loss / masked).backward()
+            (loss / predicted).backward()
         for optimizer in made.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -113,7 +113,7 @@ def matmul_peak() -> float:
     return best
 
 
-def flops(config: Config, lengths: list[int], masked: int) -> float:
+def flops(config: Config, lengths: list[int], predicted: int) -> float:
     """Of one training step: 6 per weight and token (4 where the input needs no gradient), and in every layer's
     attention 12 x hidden x length x length; the softmax, norms and GELUs not counted.
     """
@@ -121,7 +121,7 @@ def flops(config: Config, lengths: list[int], masked: int) -> float:
     hidden = config.hidden
     blocks = config.layers * (4 + 2 * config.mlp_ratio) * hidden**2
     attention = config.layers * 12 * hidden * sum((n + 2) ** 2 for n in lengths)
-    projections = (4 * sum(lengths) + 6 * masked) * hidden * config.fused_dim
+    projections = (4 * sum(lengths) + 6 * predicted) * hidden * config.fused_dim
     return 6 * tokens * blocks + projections + attention
 
 
@@ -188,7 +188,7 @@ def main() -> None:
         shares = []
         for parts in batches[1:]:
             lengths = [n - 2 for batch in parts for n in batch.packing.lengths]
-            work = flops(large, lengths, sum(len(batch.masked) for batch in parts))
+            work = flops(large, lengths, sum(len(batch.predicted) for batch in parts))
             peak = matmul_peak()
             shares.append(work / seconds(lambda parts=parts: step(parts)) / peak)
         print(f"12 x 768, T = 514, {large.batch_sequences} sequences a step{', compiled' if given.compile else ''}:")

@@ -39,9 +39,7 @@ class Mask:
     """What is hidden in a sequence of n shots. [CLS] and [GLOBAL] are not shots and never masked."""
 
     positions: NDArray[np.int64]  # (m,) of the masked shots, ascending, in [0, n)
-    modality: NDArray[
-        np.int64
-    ]  # (m,) the one hidden modality (0 video, 1 audio, 2 text); WHOLE: [MASK] replaces the shot
+    modality: NDArray[np.int64]  # (m,) the hidden one (0 video, 1 audio, 2 text); WHOLE: [MASK] replaces the shot
     swapped: NDArray[np.int64]  # (s,) of the shots that others stand in for
     source: NDArray[np.int64]  # (s,) of those others
     kept: NDArray[np.int64]  # (k,) of the shots that are left as they are and predicted all the same
