@@ -10,12 +10,13 @@ import random
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import dagster as dg
@@ -26,12 +27,14 @@ from resources.tables import TABLES, WHOLE_PARTITION, arrow_schema, checks, colu
 if TYPE_CHECKING:
     import polars as pl
     from deltalake import DeltaTable
-    from deltalake.transaction import AddAction
+    from deltalake.transaction import AddAction, RemoveAction
 
     Rows = pl.DataFrame | Iterable[pl.DataFrame]
 
 # Any commit in between counts as a conflict, so a writer among many must be able to lose often.
 ATTEMPTS = 100
+ATTEMPTS_ON_A_VERSION = 5
+"""Of commits to one version of the log: where nobody else's commit came between, it is the store that refuses."""
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.8
 ROWS_PER_GROUP = 1024
@@ -44,7 +47,6 @@ LONGEST_DATA_VERSION = 32
 NULLS = ("", "__HIVE_DEFAULT_PARTITION__")
 """Values of a partition column that Delta, or its readers, take for null."""
 
-T = TypeVar("T")
 Partition = Mapping[str, str]
 
 
@@ -165,7 +167,7 @@ class DeltaLake(dg.ConfigurableIOManager):
         with _encoded(table, frames) as files:
             self._refuse_other_columns(table)
             added = [self._upload(table, file) for file in files]
-            _retrying(lambda: self._commit(table, partitions, added))
+            self._commit(table, partitions, added)
             return sum(file.rows for file in files)
 
     def _refuse_other_columns(self, table: str) -> None:
@@ -194,28 +196,36 @@ class DeltaLake(dg.ConfigurableIOManager):
         return AddAction(path, file.path.stat().st_size, file.partition, made, True, json.dumps(file.statistics))
 
     def _commit(self, table: str, partitions: Sequence[Partition], added: "list[AddAction]") -> None:
-        """Replace the partitions' files by `added`. Raises CommitFailedError when any commit came between: whether it
-        concerns these partitions is told by doing it again on the newer log."""
-        import polars as pl
-        from deltalake import CommitProperties
-        from deltalake.transaction import RemoveAction
+        """Replace the partitions' files by `added`. When another writer's commit came between, whether it concerns
+        these partitions is told by doing it again on the newer log, after a growing pause with jitter.
 
-        found = self._open_or_create(table)
-        columns = {f"partition.{name}": [partition[name] for partition in partitions] for name in partitions[0]}
-        old = _files(found).join(pl.DataFrame(columns), on=list(columns), how="semi")
-        made = int(time.time() * 1000)
-        removed = [  # paths stand quoted in the log, and are quoted once more on their way there
-            RemoveAction(unquote(path), True, made, size, dict(zip(partitions[0], values, strict=True)))
-            for path, size, *values in old.select("path", "size_bytes", *columns).iter_rows()
-        ]
-        if removed or added:
-            found.create_write_transaction(
-                [*removed, *added],
-                mode="append",  # of the actions: the removals are among them
-                schema=found.schema(),
-                partition_by=list(TABLES[table].partition_by),
-                commit_properties=CommitProperties(max_commit_retries=0),
-            )
+        Raises CommitFailedError for a race that was lost too often, and for a log that takes no commit although nobody
+        else writes to it.
+        """
+        from deltalake import CommitProperties
+        from deltalake.exceptions import CommitFailedError
+
+        failures: Counter[int] = Counter()
+        while True:
+            found = self._open_or_create(table)
+            actions: list[AddAction | RemoveAction] = [*_removals(found, partitions), *added]
+            if not actions:
+                return
+            try:
+                found.create_write_transaction(
+                    actions,
+                    mode="append",  # of the actions: the removals are among them
+                    schema=found.schema(),
+                    partition_by=list(TABLES[table].partition_by),
+                    commit_properties=CommitProperties(max_commit_retries=0),
+                )
+                return
+            except CommitFailedError:
+                failures[found.version()] += 1
+                if failures.total() == ATTEMPTS or failures[found.version()] == ATTEMPTS_ON_A_VERSION:
+                    raise
+            pause = min(FIRST_PAUSE_S * 2 ** failures.total(), LONGEST_PAUSE_S)
+            time.sleep(pause * (0.5 + random.random()))
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
@@ -495,18 +505,18 @@ def _row_groups(frames: "Iterable[pl.DataFrame]") -> "Iterator[pl.DataFrame]":
         yield pl.concat(waiting)
 
 
-def _retrying(commit: Callable[[], T]) -> T:
-    """Try a commit again, after a growing pause with jitter, when another writer's commit came between."""
-    from deltalake.exceptions import CommitFailedError
+def _removals(table: "DeltaTable", partitions: Sequence[Partition]) -> "list[RemoveAction]":
+    """What takes the partitions' present files out of the table."""
+    import polars as pl
+    from deltalake.transaction import RemoveAction
 
-    for attempt in range(ATTEMPTS):
-        try:
-            return commit()
-        except CommitFailedError:
-            if attempt == ATTEMPTS - 1:
-                raise
-            time.sleep(min(FIRST_PAUSE_S * 2**attempt, LONGEST_PAUSE_S) * (0.5 + random.random()))
-    raise AssertionError("unreachable")
+    columns = {f"partition.{name}": [partition[name] for partition in partitions] for name in partitions[0]}
+    old = _files(table).join(pl.DataFrame(columns), on=list(columns), how="semi")
+    made = int(time.time() * 1000)
+    return [  # paths stand quoted in the log, and are quoted once more on their way there
+        RemoveAction(unquote(path), True, made, size, dict(zip(partitions[0], values, strict=True)))
+        for path, size, *values in old.select("path", "size_bytes", *columns).iter_rows()
+    ]
 
 
 def _files(table: "DeltaTable") -> "pl.DataFrame":
