@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,19 @@ import pytest
 import torch
 from PIL import Image
 
-from model.seqclip import FineTuning, contrast, fine_tune, hold_out, read_pairs, write_pairs
+from model.seqclip import (
+    FineTuning,
+    Pair,
+    Reader,
+    SeqClip,
+    chance,
+    contrast,
+    fine_tune,
+    hold_out,
+    read_pairs,
+    recalls,
+    write_pairs,
+)
 from resources.video_encoders import VideoEncoder
 from tests.resources.checkpoints import save_clip
 
@@ -59,7 +72,7 @@ def catalogue(folder: Path, titles: int, shots: int) -> Path:
     for title in range(titles):
         for kind in rng.permutation(len(kinds))[:shots]:
             colour, shape, place = kinds[kind]
-            pairs.append((f"title-{title}", f"a {colour} {shape} {place}", clip(colour, shape, place, rng)))
+            pairs.append((f"title-{title}", None, f"a {colour} {shape} {place}", clip(colour, shape, place, rng)))
     return write_pairs(folder, pairs)
 
 
@@ -118,7 +131,7 @@ def test_processes_share_the_batch_and_gather_their_negatives(base: Path, few: P
             [str(part) for part in command], cwd=ROOT, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        assert set(json.loads(done.stdout.splitlines()[-1])) == {"before", "after"}
+        assert set(json.loads((tmp_path / out / "seqclip.json").read_text())) >= {"before", "after", "chance"}
     alone, shared, start = (load_file(f / "model.safetensors") for f in (tmp_path / "alone", tmp_path / "shared", base))
     assert max((alone[name] - start[name]).abs().max() for name in alone) > 1e-4
     # Adam turns rounding in a gradient near zero into a whole step: compare the bulk, not the last weight.
@@ -144,19 +157,20 @@ def test_a_checkpoint_of_another_width_gets_new_projections(few: Path, tmp_path:
 
 def test_the_loss_is_lowest_when_each_clip_meets_its_caption() -> None:
     vectors = torch.nn.functional.normalize(torch.randn(8, 16, generator=torch.Generator().manual_seed(0)), dim=1)
-    scale, captions = torch.tensor(20.0), torch.arange(8)
-    assert contrast(vectors, vectors, scale, captions) < 0.1
-    assert contrast(vectors, vectors.roll(1, 0), scale, captions) > 5
+    scale, numbers = torch.tensor(20.0), torch.arange(8)[:, None].expand(8, 2)
+    assert contrast(vectors, vectors, scale, numbers) < 0.1
+    assert contrast(vectors, vectors.roll(1, 0), scale, numbers) > 5
 
 
-def test_clips_of_the_same_caption_are_no_negatives_of_each_other() -> None:
+def test_clips_of_the_same_caption_and_captions_of_the_same_clip_are_no_negatives_of_each_other() -> None:
     vectors = torch.eye(4)[[0, 0, 1, 2]]
-    scale = torch.tensor(20.0)
-    assert contrast(vectors, vectors, scale, torch.tensor([0, 0, 1, 2])) < 1e-3
-    assert contrast(vectors, vectors, scale, torch.arange(4)) > 0.3
+    scale, apart, alike = torch.tensor(20.0), torch.arange(4), torch.tensor([0, 0, 1, 2])
+    assert contrast(vectors, vectors, scale, torch.stack([alike, apart], 1)) < 1e-3
+    assert contrast(vectors, vectors, scale, torch.stack([apart, alike], 1)) < 1e-3
+    assert contrast(vectors, vectors, scale, torch.stack([apart, apart], 1)) > 0.3
 
 
-def test_titles_are_held_out_and_never_pairs(few: Path) -> None:
+def test_titles_are_held_out_and_never_pairs_and_a_series_as_a_whole(few: Path) -> None:
     pairs = read_pairs(few)
     training, held = hold_out(pairs, 0.3, seed=1)
     assert len(training) + len(held) == len(pairs)
@@ -164,12 +178,56 @@ def test_titles_are_held_out_and_never_pairs(few: Path) -> None:
     assert {pair.title_id for pair in held} != {pair.title_id for pair in hold_out(pairs, 0.3, seed=2)[1]}
     with pytest.raises(ValueError, match="two titles"):
         hold_out([pair for pair in pairs if pair.title_id == "title-0"], 0.3, seed=1)
+    episodes = [replace(pair, series_id="s" if pair.title_id < "title-4" else None) for pair in pairs]
+    for seed in range(8):
+        training, held = hold_out(episodes, 0.3, seed)
+        assert len({pair.series_id for pair in held} & {pair.series_id for pair in training} - {None}) == 0
+    with pytest.raises(ValueError, match="a series count as one"):
+        hold_out([pair for pair in episodes if pair.series_id], 0.3, seed=1)
 
 
 def test_pairs_that_say_nothing_are_left_out(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path, [("a", " ", [b"x"]), ("b", "words", []), ("c", "words\nin two lines", [b"x", b"y"])])
+    said = "words\nin two lines"
+    path = write_pairs(tmp_path, [("a", None, " ", [b"x"]), ("b", None, "words", []), ("c", "s", said, [b"x", b"y"])])
     (pair,) = read_pairs(path)
-    assert (pair.title_id, pair.caption, len(pair.frames)) == ("c", "words\nin two lines", 2)
+    assert (pair.title_id, pair.series_id, pair.caption, len(pair.frames)) == ("c", "s", said, 2)
+
+
+def test_a_clip_with_many_captions_is_stored_once_and_found_by_each_of_them(base: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    clips = [clip(colour, shape, "left", rng) for colour in COLOURS for shape in SHAPES]
+    captions = ("a red circle", "a still circle", "the circle")
+    pairs = read_pairs(write_pairs(tmp_path, [("t", None, caption, c) for c in clips for caption in captions]))
+    assert len(list((tmp_path / "frames").iterdir())) == len({jpeg for jpegs in clips for jpeg in jpegs})
+    model = SeqClip(base, seed=0)
+    found = recalls(model, Reader(base, model.towers.config, pairs, frames=2), pairs[:3], CPU)
+    assert found == {"recall@1": 1.0, "recall@5": 1.0, "recall@10": 1.0}, "the one clip, not a third of its copies"
+    by_lot = chance(pairs)
+    assert by_lot["recall@10"] == 1.0, "every caption is every clip's"
+
+
+def test_chance_is_the_share_that_the_nearest_have_of_all() -> None:
+    pairs = [Pair("t", None, str(n % 20), (Path(f"{n}.jpg"),)) for n in range(40)]
+    assert chance(pairs)["recall@1"] == pytest.approx(2 / 40)
+    assert chance(pairs)["recall@5"] == pytest.approx(1 - (38 * 37 * 36 * 35 * 34) / (40 * 39 * 38 * 37 * 36))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('{"epochs": 0}', "epochs must be at least 1"),
+        ('{"epochs": 1.5}', "epochs must be of type int"),
+        ('{"bf16": 1}', "bf16 must be of type bool"),
+        ('{"pretrained_lr": NaN}', "pretrained_lr must not be negative"),
+        ('{"held_out": 1}', "between 0 and 1"),
+        ('{"speed": 1}', "no settings speed"),
+        ("[1]", "must be a JSON object"),
+        ("fast", "Expecting value"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(text: str, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        FineTuning.from_json(text)
 
 
 def test_a_checkpoint_is_never_overwritten(base: Path, few: Path, tmp_path: Path) -> None:
