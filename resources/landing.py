@@ -1,9 +1,12 @@
-"""The landing zone: title folders and label files as people drop them, in a local folder or under an S3 prefix.
+"""The landing zone: title folders, label files and captioned clips as people drop them, in a local folder or under an
+S3 prefix.
 
     titles/<title_id>/title.json      written last: its arrival completes the drop
                       <one media file>
                       *.srt|.vtt|.ttml|.ass      timed text; language and kind in the name: film.en.srt, film.de.sdh.vtt
     labels/<task>.{csv,jsonl,parquet}
+    pairs/*.jsonl                     captions of clips: {"caption", and "video", a file beside it, or "title_id",
+                                      "start_s", "end_s"}
 
 Nothing here is trusted: names never leave their folder, links out of it are refused, and a drop that cannot work is
 reported in one sentence instead of failing its neighbours.
@@ -41,6 +44,8 @@ log = logging.getLogger(__name__)
 TITLE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 TITLE_JSON_LIMIT = 1 << 20
 LABELS_LIMIT = 256 << 20
+PAIRS_LIMIT = 256 << 20  # of all pairs files together
+CAPTION_LIMIT = 4096  # characters
 TEXT_FORMATS = {".srt": "srt", ".vtt": "vtt", ".ttml": "ttml", ".dfxp": "ttml", ".ass": "ass", ".ssa": "ssa"}
 MEDIA_EXTENSIONS = (
     *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
@@ -91,6 +96,20 @@ class Drop:
     extra: dict[str, Any]
     drop_fingerprint: str
     landed_at: datetime
+
+
+@dataclass(frozen=True)
+class CaptionedClip:
+    """A clip and a sentence about it. The clip is the film `video` in the folder of pairs, or, where that is None, the
+    seconds [start_s, end_s) of the title `title_id`. `where` says to people where this was read.
+    """
+
+    caption: str
+    where: str
+    video: str | None = None
+    title_id: str = ""
+    start_s: float = 0.0
+    end_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -242,7 +261,7 @@ class _Bucket:
 
 
 class LandingZone(dg.ConfigurableResource):
-    """Where titles and labels are dropped: `uri` is a local folder or s3://bucket/prefix.
+    """Where titles, labels and captioned clips are dropped: `uri` is a local folder or s3://bucket/prefix.
 
     A local file modified within the last `settle_s` seconds may still be growing; its title waits.
     """
@@ -279,25 +298,47 @@ class LandingZone(dg.ConfigurableResource):
         Raises BadInput when the name leaves the drop's folder or the file is gone.
         """
         place = self._place()
-        path = self._path(place, drop, name)
-        if isinstance(place, _Folder):
-            yield Path(place.uri(path))
-            return
-        # The name is kept out of the path (it is from outside), the extension helps people who look.
-        with tempfile.TemporaryDirectory(prefix="mediafm-") as folder:
-            target = Path(folder) / ("file" + re.sub(r"[^.A-Za-z0-9]", "", Path(name).suffix)[:16])
-            with place.open(path) as source, open(target, "wb") as copy:
-                shutil.copyfileobj(source, copy, 1 << 20)
-            yield target
+        with _local(place, self._path(place, drop, name)) as path:
+            yield path
 
     def sha256(self, drop: Drop, name: str) -> str:
         """SHA-256 (hex) of the drop's file `name`, read in pieces. Raises BadInput as `local` does."""
         place = self._place()
-        digest = hashlib.sha256()
-        with place.open(self._path(place, drop, name)) as stream:
-            while piece := stream.read(1 << 20):
-                digest.update(piece)
-        return digest.hexdigest()
+        return _sha256(place, self._path(place, drop, name))
+
+    def captioned_clips(self) -> list[CaptionedClip] | None:
+        """The lines of all pairs files, file by file, or None when nobody dropped any.
+
+        Title ids are legal, though nobody may know them, and videos are files in the folder of pairs. Raises BadInput
+        naming the file and its first bad line.
+        """
+        place = self._place()
+        files = {file.name: file for file in place.files("pairs")}
+        listed = [file for file in files.values() if file.name.lower().endswith(".jsonl")]
+        if sum(file.size for file in listed) > PAIRS_LIMIT:
+            raise BadInput(f"the files pairs/*.jsonl are together larger than {PAIRS_LIMIT >> 20} MiB, their limit")
+        clips = []
+        for file in listed:
+            _require_inside(file.name, file, "the folder of pairs")
+            with place.open(f"pairs/{file.name}") as stream:
+                data = stream.read(PAIRS_LIMIT)
+            for number, said in _rows(f"pairs/{file.name}", data):
+                where = f"pairs/{file.name}, line {number}"
+                try:
+                    clips.append(_captioned_clip(said, files, where))
+                except (BadInput, ValueError) as error:
+                    raise BadInput(f"{where}: {error}") from None
+        return clips if listed else None
+
+    @contextmanager
+    def local_video(self, clip: CaptionedClip) -> Iterator[Path]:
+        """A local path to the clip's video, valid inside the `with` block (on S3: a download, deleted after)."""
+        with _local(self._place(), f"pairs/{clip.video}") as path:
+            yield path
+
+    def video_sha256(self, clip: CaptionedClip) -> str:
+        """SHA-256 (hex) of the clip's video, read in pieces."""
+        return _sha256(self._place(), f"pairs/{clip.video}")
 
     def label_files(self) -> dict[str, str]:
         """task -> path or URI of its label file. Raises BadInput when a task has two files."""
@@ -389,6 +430,27 @@ class LandingZone(dg.ConfigurableResource):
         return found
 
 
+@contextmanager
+def _local(place: _Place, path: str) -> Iterator[Path]:
+    if isinstance(place, _Folder):
+        yield Path(place.uri(path))
+        return
+    # The name is kept out of the path (it is from outside), the extension helps people who look.
+    with tempfile.TemporaryDirectory(prefix="mediafm-") as folder:
+        target = Path(folder) / ("file" + re.sub(r"[^.A-Za-z0-9]", "", Path(path).suffix)[:16])
+        with place.open(path) as source, open(target, "wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+        yield target
+
+
+def _sha256(place: _Place, path: str) -> str:
+    digest = hashlib.sha256()
+    with place.open(path) as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
@@ -401,13 +463,13 @@ def _require_title_id(title_id: str) -> None:
         )
 
 
-def _require_inside(name: str, file: _File | None) -> None:
+def _require_inside(name: str, file: _File | None, folder: str = "the title's folder") -> None:
     if not name or name in (".", "..") or "/" in name or "\0" in name:
-        raise BadInput(f"{name!r} is not a plain file name; files must lie in the title's own folder")
+        raise BadInput(f"{name!r} is not a plain file name; files must lie in {folder} itself")
     if file is None:
-        raise BadInput(f"{_printable(name)} is not in the title's folder")
+        raise BadInput(f"{_printable(name)} is not in {folder}")
     if file.link_out:
-        raise BadInput(f"{_printable(name)} is a link that leads out of the title's folder; copy the file instead")
+        raise BadInput(f"{_printable(name)} is a link that leads out of {folder}; copy the file instead")
     if _printable(name) != name:
         raise BadInput(f"the file name {_printable(name)!r} is not UTF-8; rename it")
 
@@ -513,7 +575,7 @@ def _label_frame(task: str, name: str, data: bytes) -> "pl.DataFrame":
     }
     rows: list[tuple[Any, ...]] = []
     seen: dict[str, int] = {}
-    for number, said in _label_rows(name, data):
+    for number, said in _rows(name, data):
         try:
             row = _label_row(said, column)
         except ValueError as error:
@@ -525,7 +587,8 @@ def _label_frame(task: str, name: str, data: bytes) -> "pl.DataFrame":
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _label_rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a CSV, JSON lines or Parquet file, each with its line (in Parquet: row, counted from 1)."""
     kind = os.path.splitext(name)[1].lower()
     if kind == ".parquet":
         import polars as pl
@@ -563,15 +626,11 @@ def _label_rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _label_row(said: dict[str, Any], column: str) -> tuple[Any, ...]:
     """One checked row; ValueError says what is wrong with it."""
-    clip_id, title_id = said.get("clip_id"), said.get("title_id")
+    clip_id = said.get("clip_id")
     if not isinstance(clip_id, str) or not 0 < len(clip_id) <= 256:
         raise ValueError("clip_id must be a text of 1 to 256 characters")
     clip_id.encode()
-    if not isinstance(title_id, str) or not TITLE_ID.fullmatch(title_id):
-        raise ValueError(f"title_id {str(title_id)[:140]!r} is not a legal title id")
-    start_s, end_s = _number(said, "start_s"), _number(said, "end_s")
-    if not 0 <= start_s < end_s:
-        raise ValueError(f"start_s {start_s:g} and end_s {end_s:g} are not 0 <= start_s < end_s")
+    title_id, start_s, end_s = _span(said)
     value: Any
     if column == "labels":
         value = _label_list(said.get("labels"))
@@ -582,6 +641,35 @@ def _label_row(said: dict[str, Any], column: str) -> tuple[Any, ...]:
                 raise ValueError(f"label is {value:g}; it must be 0 or 1")
             value = int(value)
     return clip_id, title_id, start_s, end_s, value
+
+
+def _captioned_clip(said: dict[str, Any], files: dict[str, _File], where: str) -> CaptionedClip:
+    """One checked line of a pairs file, beside which `files` lie; ValueError or BadInput says what is wrong with it."""
+    caption, video = said.get("caption"), said.get("video")
+    if not isinstance(caption, str) or not caption.strip() or len(caption) > CAPTION_LIMIT:
+        raise ValueError(f"caption must be a text of 1 to {CAPTION_LIMIT} characters, not all blank")
+    caption.encode()
+    if video is None:
+        if said.get("title_id") is None:
+            raise ValueError("it names neither a video nor a title_id with start_s and end_s")
+        return CaptionedClip(caption, where, None, *_span(said))
+    if not isinstance(video, str):
+        raise ValueError("video must be the name of a file in the folder of pairs")
+    if said.get("title_id") is not None:
+        raise ValueError("it names both a video and a title_id; a caption is about one of them")
+    _require_inside(video, files.get(video), "the folder of pairs")
+    return CaptionedClip(caption, where, video)
+
+
+def _span(said: dict[str, Any]) -> tuple[str, float, float]:
+    """title_id, start_s and end_s of a row; ValueError says what is wrong with them."""
+    title_id = said.get("title_id")
+    if not isinstance(title_id, str) or not TITLE_ID.fullmatch(title_id):
+        raise ValueError(f"title_id {str(title_id)[:140]!r} is not a legal title id")
+    start_s, end_s = _number(said, "start_s"), _number(said, "end_s")
+    if not 0 <= start_s < end_s:
+        raise ValueError(f"start_s {start_s:g} and end_s {end_s:g} are not 0 <= start_s < end_s")
+    return title_id, start_s, end_s
 
 
 def _number(said: dict[str, Any], key: str) -> float:

@@ -2,7 +2,7 @@
 
 `detect_shots` decodes once. The detector sees every frame at its own size. The frames of the shot that is still open
 are thinned as it grows, and only those that end up as samples are scaled and compressed: memory depends on neither
-the shot's nor the film's length.
+the shot's nor the film's length. `sample_frames` takes a whole film for one shot.
 
 A detector takes frames one by one, in order, and names cuts: the index of the first frame of a new shot. The shots tile
 [0, number of frames) in half-open ranges.
@@ -164,6 +164,17 @@ def detect_shots(
         yield shot.close(end_s)
     finally:
         frames.close()
+
+
+def sample_frames(path: Path, frames: int, short_side: int = 224) -> list[SampledFrame]:
+    """Evenly spaced frames of the whole film, as `detect_shots` would take them of one shot. Raises BadInput as
+    `read_frames` does."""
+    small_frames, film, end_s = SmallFrames(short_side), _OpenShot(0, frames), 0.0
+    for number, frame in enumerate(read_frames(path)):
+        seen = _Seen(number, frame, small_frames)
+        film.add(seen)
+        end_s = seen.end_s
+    return film.close(end_s)[1]
 
 
 class _Seen:

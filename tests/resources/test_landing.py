@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from resources.errors import BadInput
-from resources.landing import Drop, LandingZone, TextTrack
+from resources.landing import CaptionedClip, Drop, LandingZone, TextTrack
 
 LONG_AGO = time.time() - 3600
 
@@ -440,6 +440,75 @@ def test_a_json_list_in_csv_keeps_labels_with_semicolons(tmp_path: Path) -> None
     assert frame["labels"].to_list() == [["a;b", "c"]]
 
 
+def write_pairs(root: Path, *lines: Any, name: str = "a.jsonl") -> None:
+    """A pairs file and a video beside it. Lines that are bytes are written as they are."""
+    (root / "pairs").mkdir(exist_ok=True)
+    (root / "pairs" / "clip.mp4").write_bytes(b"film")
+    raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+    (root / "pairs" / name).write_bytes(b"\n".join(raw) + b"\n\n")
+
+
+def test_captioned_clips_are_spans_of_titles_and_videos_beside_their_file(tmp_path: Path) -> None:
+    zone = LandingZone(uri=str(tmp_path))
+    assert zone.captioned_clips() is None
+    write_pairs(tmp_path, {"caption": "A red door.", "title_id": "t", "start_s": 1, "end_s": 2.5}, name="b.JSONL")
+    write_pairs(tmp_path, b"", {"caption": "Ein Hund läuft", "video": "clip.mp4", "licence": "CC0"})
+    clips = zone.captioned_clips()
+    assert clips == [
+        CaptionedClip("Ein Hund läuft", "pairs/a.jsonl, line 2", "clip.mp4"),
+        CaptionedClip("A red door.", "pairs/b.JSONL, line 1", None, "t", 1.0, 2.5),
+    ]
+    assert zone.video_sha256(clips[0]) == hashlib.sha256(b"film").hexdigest()
+    with zone.local_video(clips[0]) as path:
+        assert path.read_bytes() == b"film"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{", "this is not JSON"),
+        (b"[" * 100_000, "this is not JSON"),
+        (b"7", "this is not a JSON object"),
+        (b"\xff", "the text is not UTF-8"),
+        ({"video": "clip.mp4"}, "caption must be a text"),
+        ({"caption": " \t", "video": "clip.mp4"}, "caption must be a text"),
+        ({"caption": ["x"], "video": "clip.mp4"}, "caption must be a text"),
+        ({"caption": "x" * 4097, "video": "clip.mp4"}, "1 to 4096 characters"),
+        (b'{"caption": "\\ud800", "video": "clip.mp4"}', "surrogates not allowed"),
+        ({"caption": "x"}, "names neither a video nor a title_id"),
+        ({"caption": "x", "video": "clip.mp4", "title_id": "t"}, "both a video and a title_id"),
+        ({"caption": "x", "video": 7}, "video must be the name of a file"),
+        ({"caption": "x", "video": "other.mp4"}, "other.mp4 is not in the folder of pairs"),
+        ({"caption": "x", "video": "../titles/t/film.mp4"}, "not a plain file name"),
+        ({"caption": "x", "video": "/etc/passwd"}, "not a plain file name"),
+        ({"caption": "x", "video": ""}, "not a plain file name"),
+        ({"caption": "x", "video": "out.mp4"}, "a link that leads out of the folder of pairs"),
+        ({"caption": "x", "title_id": "../x", "start_s": 0, "end_s": 1}, "not a legal title id"),
+        ({"caption": "x", "title_id": "t' or 1=1", "start_s": 0, "end_s": 1}, "not a legal title id"),
+        ({"caption": "x", "title_id": "t", "start_s": 0}, "end_s must be a number"),
+        ({"caption": "x", "title_id": "t", "start_s": 0, "end_s": 10**400}, "end_s must be a number"),
+        ({"caption": "x", "title_id": "t", "start_s": 2, "end_s": 2}, "0 <= start_s < end_s"),
+        (b'{"caption": "x", "title_id": "t", "start_s": 0, "end_s": NaN}', "end_s is not finite"),
+    ],
+)
+def test_a_bad_line_of_captioned_clips_is_named_with_its_file(tmp_path: Path, line: Any, reason: str) -> None:
+    write_pairs(tmp_path, {"caption": "x", "video": "clip.mp4"}, line)
+    (tmp_path / "secret.mp4").write_bytes(b"secret")
+    (tmp_path / "pairs" / "out.mp4").symlink_to(tmp_path / "secret.mp4")
+    with pytest.raises(BadInput) as refused:
+        LandingZone(uri=str(tmp_path)).captioned_clips()
+    assert str(refused.value).startswith("pairs/a.jsonl, line 2: ")
+    assert reason in str(refused.value)
+
+
+def test_pairs_files_beyond_the_limit_are_refused_unread(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    with open(tmp_path / "pairs" / "a.jsonl", "ab") as file:
+        file.truncate((256 << 20) + 1)
+    with pytest.raises(BadInput, match="larger than 256 MiB"):
+        LandingZone(uri=str(tmp_path)).captioned_clips()
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An S3 bucket on a real local moto server, reached over HTTP by an unpatched boto3."""
@@ -462,7 +531,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.stop()
 
 
-def test_titles_and_labels_land_from_s3_as_from_a_folder(bucket: Any) -> None:
+def test_titles_labels_and_captioned_clips_land_from_s3_as_from_a_folder(bucket: Any) -> None:
     objects = {
         "in/titles/t/title.json": b'{"title": "A Film", "media": "film.mp4"}',
         "in/titles/t/film.mp4": b"film",
@@ -472,6 +541,8 @@ def test_titles_and_labels_land_from_s3_as_from_a_folder(bucket: Any) -> None:
         "in/titles/bad id/title.json": b'{"title": "A Film"}',
         "in/titles/loose.txt": b"x",
         "in/labels/clip_tone.jsonl": json.dumps(ROWS[0]).encode(),
+        "in/pairs/clips.jsonl": b'{"caption": "A film.", "video": "clip.mp4"}',
+        "in/pairs/clip.mp4": b"clip",
         "elsewhere/titles/v/title.json": b"{}",
     }
     for key, data in objects.items():
@@ -495,6 +566,12 @@ def test_titles_and_labels_land_from_s3_as_from_a_folder(bucket: Any) -> None:
     frame = zone.labels("clip_tone")
     assert frame is not None
     assert frame.to_dicts() == ROWS[:1]
+    (clip,) = zone.captioned_clips() or []
+    assert (clip.caption, clip.video) == ("A film.", "clip.mp4")
+    assert zone.video_sha256(clip) == hashlib.sha256(b"clip").hexdigest()
+    with zone.local_video(clip) as path:
+        assert path.read_bytes() == b"clip"
+    assert not path.exists()
 
     bucket.put_object(Bucket="films", Key="in/titles/t/title.json", Body=b'{"title": "Another"}')
     changed = zone.drop("t")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from resources.errors import BadInput
 from resources.media import read_frames, scaled
-from resources.shots import CutDetector, SampledFrame, Shot, ShotDetector, TransNetCuts, detect_shots
+from resources.shots import CutDetector, SampledFrame, Shot, ShotDetector, TransNetCuts, detect_shots, sample_frames
 
 Found = list[tuple[Shot, list[SampledFrame]]]
 
@@ -111,6 +111,13 @@ def test_a_very_long_shot_is_sampled_evenly_to_its_end(tmp_path: Path) -> None:
     ((shot, frames),) = found(film, PlannedCuts([], 50, 75), short_side=36)
     assert shot.end_frame == 1024
     assert [frame.frame_index for frame in frames] == pytest.approx([64 + 128 * i for i in range(8)], abs=32)
+
+
+def test_a_whole_film_is_sampled_as_one_shot(counted: Path) -> None:
+    frames = sample_frames(counted, 5)
+    assert [frame.frame_index for frame in frames] == pytest.approx([40, 120, 200, 280, 360], abs=10)
+    for frame in frames:
+        assert number_of(np.asarray(Image.open(io.BytesIO(frame.jpeg)))) == frame.frame_index
 
 
 def test_frames_keep_their_own_times_in_a_film_of_variable_rate(tmp_path: Path) -> None:
