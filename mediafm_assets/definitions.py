@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from mediafm_assets import checks, embeddings, evaluation, ingest, training
+from mediafm_assets import checks, embeddings, evaluation, ingest, seqclip, training
 from mediafm_assets.automation import automation_sensor
 from mediafm_assets.profiles import resources, shaping
 from mediafm_assets.sensors import landing_sensor, refresh_sensor
@@ -17,6 +17,7 @@ def defs() -> dg.Definitions:
         *ingest.build(shaped_by),
         *embeddings.build(shaped_by),
         *training.build(shaped_by, configured["encoder_config"]),
+        *seqclip.build(configured["seqclip_config"]),
         evaluation.label_files,
         *evaluation.ASSETS,
     ]

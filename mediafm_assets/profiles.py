@@ -18,6 +18,8 @@
 | MEDIAFM_ENCODER_OVERRIDES | {} | fields of `model.config.Config` that differ, as JSON |
 | MEDIAFM_TRAINING_CRON | 0 2 * * * | when the daemon may train |
 | MEDIAFM_TRAINING_PROCESSES | 1 | ranks of a training, one per GPU |
+| MEDIAFM_SEQCLIP_BASE | the video encoder's, if it is `clip` | hub name or folder of the CLIP checkpoint to fine-tune |
+| MEDIAFM_SEQCLIP_OVERRIDES | {} | fields of `model.seqclip.FineTuning` that differ, as JSON |
 """
 
 import os
@@ -27,6 +29,7 @@ from typing import Any
 
 from mediafm_assets.embeddings import Fusion
 from mediafm_assets.ingest import FrameSampler
+from mediafm_assets.seqclip import SeqClipConfig
 from mediafm_assets.training import Contextualiser, EncoderConfig
 from resources.audio_encoders import AudioEncoder
 from resources.lake import DeltaLake
@@ -73,6 +76,8 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         return int(value)
 
     profile = PROFILES[choice("MEDIAFM_PROFILE", "embedded", *PROFILES)]
+    video = choice("MEDIAFM_VIDEO_ENCODER", profile["video"], "descriptors", "clip")
+    video_model = env.get("MEDIAFM_VIDEO_MODEL") or "openai/clip-vit-large-patch14"
     text = choice("MEDIAFM_TEXT_ENCODER", profile["text"], "hashed", "openai")
     text_model = env.get("MEDIAFM_TEXT_MODEL") or "text-embedding-3-large"
     lake = env.get("MEDIAFM_LAKE") or str(PROJECT / "data" / "lake")
@@ -82,10 +87,7 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "lake": DeltaLake(uri=lake),
         "shot_detector": ShotDetector(detector=choice("MEDIAFM_DETECTOR", "transnetv2", "transnetv2", "adaptive")),
         "frame_sampler": FrameSampler(frames_per_shot=number("MEDIAFM_FRAMES_PER_SHOT", 8)),
-        "video_encoder": VideoEncoder(
-            kind=choice("MEDIAFM_VIDEO_ENCODER", profile["video"], "descriptors", "clip"),
-            model=env.get("MEDIAFM_VIDEO_MODEL") or "openai/clip-vit-large-patch14",
-        ),
+        "video_encoder": VideoEncoder(kind=video, model=video_model),
         "audio_encoder": AudioEncoder(
             kind=choice("MEDIAFM_AUDIO_ENCODER", profile["audio"], "logmel", "wav2vec2"),
             model=env.get("MEDIAFM_AUDIO_MODEL") or "facebook/wav2vec2-base",
@@ -102,6 +104,11 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "contextualiser": Contextualiser(),
         "training": TrainingJob(
             folder=str(dagster_home() / "training"), processes=number("MEDIAFM_TRAINING_PROCESSES", 1)
+        ),
+        "seqclip_config": SeqClipConfig(
+            base=env.get("MEDIAFM_SEQCLIP_BASE") or (video_model if video == "clip" else ""),
+            overrides=env.get("MEDIAFM_SEQCLIP_OVERRIDES") or "{}",
+            folder=str(dagster_home() / "seqclip"),
         ),
     }
 
