@@ -5,6 +5,7 @@ after the other, and step s takes rows s*B ... (s+1)*B - 1 of it. A step's rows 
 cost, and each rank's share is cut into microbatches of bounded size; neither changes what the step computes.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from model.config import Config
 from model.fusion import FUSED_DIM, MODALITIES
-from model.masking import ORDER, SPLIT, WHOLE, Mask, permutation, training_mask
+from model.masking import ORDER, WHOLE, Mask, permutation, training_mask
 from model.packing import Packing
 from model.store import Entry, Store
 from model.windows import windows
@@ -69,25 +70,33 @@ def windows_of(titles: Iterable[Entry], config: Config) -> list[Window]:
     ]
 
 
-def split(store: Store, config: Config) -> tuple[list[Entry], list[Entry]]:
+def split(titles: Iterable[Entry], config: Config) -> tuple[list[Entry], list[Entry]]:
     """Titles to train on and to validate on, never a series in both; none to validate on when there are too few groups.
 
-    A group is a series, or a title without one. The validation groups are the first validation_share of a
-    permutation that depends on the seed and the set of groups only.
+    A group is a series, or a title without one. A group's side is decided by a hash of the seed and its name: those
+    in the lowest validation_share of the hash's range are held out, and always the lowest of all. So a catalogue that
+    grows never holds out what an earlier training, whose weights it may start from, has trained on.
     """
     groups: dict[tuple[str, str], list[Entry]] = {}
-    for title in store.entries:
-        groups.setdefault(("series", title.series_id) if title.series_id else ("title", title.title_id), []).append(
-            title
-        )
+    for title in titles:
+        group = ("series", title.series_id) if title.series_id else ("title", title.title_id)
+        groups.setdefault(group, []).append(title)
     if len(groups) < config.minimum_groups:
-        return list(store.entries), []
-    order = [sorted(groups)[i] for i in permutation(len(groups), config.seed, SPLIT, 0, 0)]
-    held_out = max(1, round(config.validation_share * len(groups)))
+        return [title for group in sorted(groups) for title in groups[group]], []
+    places = {group: _place(config.seed, group) for group in groups}
+    lowest, *_, highest = sorted(groups, key=places.__getitem__)
+    held_out = {group for group, place in places.items() if place < config.validation_share}
+    held_out = (held_out | {lowest}) - {highest}
     return (
-        [title for group in order[held_out:] for title in groups[group]],
-        [title for group in order[:held_out] for title in groups[group]],
+        [title for group in sorted(groups) if group not in held_out for title in groups[group]],
+        [title for group in sorted(held_out) for title in groups[group]],
     )
+
+
+def _place(seed: int, group: tuple[str, str]) -> float:
+    """A uniform number in [0, 1) that depends on seed and group alone."""
+    words = hashlib.blake2b("\0".join((str(seed), *group)).encode(), digest_size=8).digest()
+    return int.from_bytes(words) / 2.0**64
 
 
 class Order:

@@ -66,7 +66,7 @@ class Config:
     evaluate_every: int = 500  # steps; a checkpoint is saved at the same moments
     patience: int = 10  # evaluations without a better validation loss before the run stops
     log_every: int = 20  # steps
-    validation_share: float = 0.1  # of the groups (series, else titles), at least one
+    validation_share: float = 0.1  # of the groups (series, else titles) about this share, at least one
     validation_windows: int = 512  # at most this many windows are evaluated
     minimum_groups: int = 5  # fewer cannot be split: the run then takes fixed_steps and validates nothing
     fixed_steps: int = 200

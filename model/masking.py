@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from model.config import Config
 
 # One independent stream of random numbers per purpose.
-MASKS, MODALITIES, SWAPS, GLOBAL_DROPOUT, ORDER, SPLIT, INITIAL_WEIGHTS = range(7)
+MASKS, MODALITIES, SWAPS, GLOBAL_DROPOUT, ORDER, INITIAL_WEIGHTS = range(6)
 WHOLE = -1
 
 

@@ -129,7 +129,7 @@ class Run:
             raise ValueError(
                 f"batch_sequences is {config.batch_sequences}, fewer than the {self.place.ranks} ranks to share them."
             )
-        train, held_out = split(store, config)
+        train, held_out = split(store.entries, config)
         self.train = windows_of(train, config)
         self.held_out = windows_of(held_out, config)
         self.last_step = config.max_steps if held_out else config.fixed_steps

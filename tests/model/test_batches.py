@@ -4,6 +4,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.batches import (
     Order,
@@ -18,13 +20,13 @@ from model.batches import (
 )
 from model.config import Config
 from model.masking import training_mask
-from model.store import Store
+from model.store import Entry, Store
 
 
 def test_no_series_is_on_both_sides_of_the_split(store: Store, small: Config) -> None:
     sides = set()
     for seed in range(30):
-        train, held_out = split(store, dataclasses.replace(small, seed=seed, validation_share=0.3))
+        train, held_out = split(store.entries, dataclasses.replace(small, seed=seed, validation_share=0.3))
         assert {t.title_id for t in train} | {t.title_id for t in held_out} == {t.title_id for t in store.entries}
         assert not {t.title_id for t in train} & {t.title_id for t in held_out}
         assert not {t.series_id for t in train if t.series_id} & {t.series_id for t in held_out if t.series_id}
@@ -33,10 +35,28 @@ def test_no_series_is_on_both_sides_of_the_split(store: Store, small: Config) ->
     assert len(sides) > 5, "another seed holds out other titles"
 
 
+@given(st.integers(0, 999), st.integers(5, 40), st.integers(1, 40), st.sampled_from([0.05, 0.1, 0.3, 0.9]))
+def test_what_was_trained_on_is_never_held_out_when_the_catalogue_has_grown(
+    seed: int, before: int, more: int, share: float
+) -> None:
+    config = dataclasses.replace(Config.embedded(), seed=seed, validation_share=share)
+    titles = [Entry(f"title-{seed}-{n}", None, "1", 1, "shard", n, n) for n in range(before + more)]
+    earlier, later = (split(entries, config) for entries in (titles[:before], titles))
+    assert all((*earlier, *later))
+    if len(earlier[1]) < before - 1:  # else something had to be trained on, whatever its place
+        assert not {title.title_id for title in earlier[0]} & {title.title_id for title in later[1]}
+
+
+def test_about_the_share_asked_for_is_held_out() -> None:
+    titles = [Entry(f"title-{n}", None, "1", 1, "shard", n, n) for n in range(2000)]
+    _, held_out = split(titles, dataclasses.replace(Config.embedded(), validation_share=0.1))
+    assert 150 < len(held_out) < 250
+
+
 def test_too_few_groups_are_not_split(store: Store, small: Config) -> None:
     # Twelve titles, of which four are two series: ten groups.
-    assert split(store, dataclasses.replace(small, minimum_groups=10))[1]
-    train, held_out = split(store, dataclasses.replace(small, minimum_groups=11))
+    assert split(store.entries, dataclasses.replace(small, minimum_groups=10))[1]
+    train, held_out = split(store.entries, dataclasses.replace(small, minimum_groups=11))
     assert (len(train), held_out) == (12, [])
 
 

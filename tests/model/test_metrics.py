@@ -66,7 +66,7 @@ def test_skill_is_the_share_of_the_way_from_the_best_trivial_predictor_to_perfec
 
 @pytest.fixture
 def validation(store: Store, small: Config) -> Validation:
-    train, held_out = split(store, small)
+    train, held_out = split(store.entries, small)
     return Validation(store, windows_of(train, small), windows_of(held_out, small), small)
 
 
