@@ -63,12 +63,14 @@ class DeltaLake(dg.ConfigurableIOManager):
 
     uri:             a folder, or `s3://bucket/prefix`.
     storage_options: for object stores, as delta-rs takes them; credentials come from the environment by default.
+    pinned:          Delta versions of tables that are to be read as they were then; see `at_present`.
 
     delta-rs does not survive a fork: processes that use a lake must be spawned, as Dagster's are.
     """
 
     uri: str
     storage_options: dict[str, str] = Field(default={})
+    pinned: dict[str, int] = Field(default={})
 
     # ---- tables --------------------------------------------------------------------------------------------------
 
@@ -82,8 +84,13 @@ class DeltaLake(dg.ConfigurableIOManager):
             self._open_or_create(table)
 
     def table_version(self, table: str) -> int:
-        """The table's newest Delta version."""
+        """The table's newest Delta version, or the one that it is pinned to."""
         return self._open_or_create(table).version()
+
+    def at_present(self, *tables: str) -> "DeltaLake":
+        """This lake for reading, with these tables as they are now, whatever is written later."""
+        pinned = {table: self.table_version(table) for table in tables}
+        return DeltaLake(uri=self.uri, storage_options=self.storage_options, pinned=pinned)
 
     def _open(self, table: str) -> "DeltaTable | None":
         """The table, or None when it does not exist. Any other trouble is raised."""
@@ -91,7 +98,7 @@ class DeltaLake(dg.ConfigurableIOManager):
         from deltalake.exceptions import TableNotFoundError
 
         try:
-            return DeltaTable(self.table_uri(table), storage_options=self.storage_options or None)
+            return DeltaTable(self.table_uri(table), self.pinned.get(table), self.storage_options or None)
         except TableNotFoundError:
             return None
 

@@ -534,6 +534,20 @@ def test_a_store_that_takes_no_data_file_leaves_the_table_as_it_was(lake: DeltaL
     assert len(lake.read("shots", title_id="a")) == 2
 
 
+def test_a_lake_at_present_reads_its_tables_as_they_were_whatever_is_written_later(lake: DeltaLake) -> None:
+    lake.write("shots", {"title_id": "a"}, shots(2), "old")
+    present = lake.at_present("shots")
+    lake.write("shots", {"title_id": "a"}, shots(3), "new")
+    lake.write("shots", {"title_id": "b"}, shots(3), "new")
+    assert present.data_versions("shots") == {("a",): "old"}
+    assert len(present.read("shots", title_id="a")) == 2
+    assert present.scan("shots").collect()["title_id"].to_list() == ["a", "a"]
+    assert present.pinned == {"shots": present.table_version("shots")}
+    with pytest.raises(PartitionMissing):
+        present.read("shots", title_id="b")
+    assert lake.data_versions("shots") == {("a",): "new", ("b",): "new"}
+
+
 def test_a_log_that_cannot_be_written_leaves_the_old_partition_readable(lake: DeltaLake) -> None:
     lake.write("shots", {"title_id": "a"}, shots(2), "old")
     log = Path(lake.table_uri("shots")) / "_delta_log"
