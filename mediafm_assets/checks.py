@@ -1,5 +1,6 @@
 """A blocking check for every contract that a table's schema implies, on what is stored, a partition at a time."""
 
+import json
 import warnings
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ from mediafm_assets.graph import TITLE_RESOURCES
 from mediafm_assets.materialise import catalogue_of
 from mediafm_assets.partitions import tasks_partitions, titles_partitions
 from mediafm_assets.versions import RECIPES, Catalogue
+from resources.lake import DeltaLake
 from resources.tables import TABLES, checks
 
 
@@ -59,7 +61,16 @@ def contract_checks(table: str) -> dg.AssetChecksDefinition:
     return contract
 
 
+@dg.asset_check(asset="encoder", required_resource_keys=TITLE_RESOURCES)
+def has_learnt_context(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    """On titles that were held out, the encoder predicts masked shots better than any predictor without a model."""
+    lake: DeltaLake = context.resources.lake
+    rows = lake.read("encoder", **delta_partition(catalogue_of(context), "encoder", None))
+    warning: str | None = json.loads(rows["metrics"][0])["warning"]
+    return dg.AssetCheckResult(passed=warning is None, severity=dg.AssetCheckSeverity.WARN, description=warning)
+
+
 with warnings.catch_warnings():
     # Checks by partition are a preview in the pinned Dagster; the UI then shows which title breaks a contract.
     warnings.simplefilter("ignore", dg.PreviewWarning)
-    CHECKS = [contract_checks(table) for table in TABLES]
+    CHECKS = [*(contract_checks(table) for table in TABLES), has_learnt_context]

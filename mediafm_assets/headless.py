@@ -92,7 +92,7 @@ def reasons(result: dg.ExecuteInProcessResult, partition: str | None) -> Iterato
             elif failure.error:
                 yield f"{partition or ''}: {event.step_key}: {root_cause(failure.error)}".lstrip(": ")
     for check in result.get_asset_check_evaluations():
-        if not check.passed:
+        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
             violations = check.metadata.get("violations")
             why = f": {violations.value}" if violations else ""
             yield f"{partition or ''}: {check.asset_key.to_user_string()}: check {check.check_name} failed{why}".lstrip(

@@ -1,6 +1,8 @@
 """The encoder, trained over all titles, and what it makes of each title's shots."""
 
+import base64
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,7 +18,7 @@ from mediafm_assets.versions import ENCODER_CODE, Catalogue, Shaping, digest
 from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.tables import vectors
-from resources.training import TrainingJob
+from resources.training import TrainingJob, learning_curve_png
 
 if TYPE_CHECKING:
     import polars as pl
@@ -73,21 +75,21 @@ def training_titles(catalogue: Catalogue, lake: DeltaLake) -> dict[str, str]:
     """
     import polars as pl
 
-    stored = catalogue.stored_in("fused_embeddings")
-    fused = {title for (title,) in stored} & {title for (title,) in catalogue.stored_in("global_embeddings")}
-    if not fused:
+    fused, of_titles = (lake.data_versions(table) for table in ("fused_embeddings", "global_embeddings"))
+    both = sorted(title for (title,) in fused.keys() & of_titles.keys())
+    if not both:
         raise BadInput("no title has fused and global embeddings yet; materialise fused_embeddings first")
     spaces = lake.scan("fused_embeddings").select("title_id", "space").unique().collect()
     encoders = lake.scan("global_embeddings").select("title_id", "encoder").collect()
     elsewhere = set(spaces.filter(pl.col("space") != catalogue.fused_space())["title_id"]) | set(
         encoders.filter(pl.col("encoder") != catalogue.space("title_encoder"))["title_id"]
     )
-    if elsewhere & fused:
+    if elsewhere & set(both):
         raise BadInput(
             "these titles' embeddings lie in another space than the one now configured; rematerialise them before "
-            f"training: {', '.join(sorted(elsewhere & fused))}"
+            f"training: {', '.join(sorted(elsewhere & set(both)))}"
         )
-    return {title: digest(stored[(title,)], catalogue.stored("global_embeddings", title)) for title in sorted(fused)}
+    return {title: digest(fused[(title,)], of_titles[(title,)]) for title in both}
 
 
 def stored_titles(
@@ -97,7 +99,7 @@ def stored_titles(
     from model.store import StoredTitle
 
     for title_id in wanted:
-        rows = lake.read("fused_embeddings", title_id=title_id).sort("shot_index")
+        rows = lake.read("fused_embeddings", title_id=title_id)
         yield StoredTitle(
             title_id=title_id,
             series_id=lake.read("titles", title_id=title_id)["series_id"][0],
@@ -106,6 +108,44 @@ def stored_titles(
             vectors=vectors(rows),
             global_embedding=lake.read("global_embeddings", title_id=title_id)["embedding"][0].to_numpy(),
         )
+
+
+def update_store(path: Path, lake: DeltaLake, titles: Mapping[str, str], space: str) -> None:
+    """Make the trainer's memory-mapped vectors hold exactly these titles; only those that it lacks are copied."""
+    from model.store import Store
+
+    keep = Store.versions(path) & set(titles.items())
+    missing = sorted(titles.keys() - {title for title, _ in keep})
+    source = f"fused_embeddings version {lake.table_version('fused_embeddings')}"
+    Store.update(path, stored_titles(lake, titles, missing, space), keep=keep, source=source)
+
+
+def begin_run(run: Path, config: "Config", titles: Mapping[str, str], earlier: Path | None) -> None:
+    """Lay out a training run's folder, unless a first try already did: a retry goes on as that one began.
+
+    titles.json: what is trained on; init/: the encoder that training starts from, when all that happened since its own
+    training is that titles came; config.json: written last, its time begins the encoder's version.
+    """
+    if (run / "config.json").exists():
+        return
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir(parents=True)
+    (run / "titles.json").write_text(json.dumps(titles))
+    if earlier is not None and can_start_from(earlier, config, titles):
+        shutil.copytree(earlier / "export", run / "init")
+    (run / "config.json.partial").write_text(config.to_json())
+    (run / "config.json.partial").replace(run / "config.json")
+
+
+def can_start_from(earlier: Path, config: "Config", titles: Mapping[str, str]) -> bool:
+    """Whether a finished run's folder is still there, had the same configuration, trained on no other titles, and held
+    some of them out: what it has trained on must not become what the next one is validated on."""
+    wanted = ("titles.json", "config.json", "metrics.json", "export/config.json", "export/model.safetensors")
+    if not all((earlier / name).exists() for name in wanted):
+        return False
+    before, metrics = (json.loads((earlier / name).read_text()) for name in ("titles.json", "metrics.json"))
+    same_recipe = (earlier / "config.json").read_text() == config.to_json()
+    return same_recipe and metrics["validation"] is not None and before.items() <= titles.items()
 
 
 def encoder_rows(run: Path, space: str, about: Mapping[str, Any]) -> "pl.DataFrame":
@@ -125,8 +165,27 @@ def encoder_rows(run: Path, space: str, about: Mapping[str, Any]) -> "pl.DataFra
     )
 
 
+def figures(run: Path) -> dict[str, Any]:
+    """A finished training's figures and learning curve, as the UI shows and plots them."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    shown = {name: metrics[name] for name in ("steps", "shots", "shots_per_s", "parameters", "precision")}
+    if metrics["warning"]:
+        shown["warning"] = metrics["warning"]
+    if validation := metrics["validation"]:
+        shown |= {name: validation[name] for name in ("loss", "cosine", "skill", "best_trivial", "effective_rank")}
+        parts = list(validation["cosines"]["encoder"])
+        lines = [f"| cosine at masked shots | {' | '.join(parts)} |", "| --- |" + " --- |" * len(parts)]
+        for predictor, cosines in validation["cosines"].items():
+            lines.append(f"| {predictor} | {' | '.join(f'{cosines[part]:.4f}' for part in parts)} |")
+        shown["validation"] = dg.MetadataValue.md("\n".join(lines))
+    curve = base64.b64encode(learning_curve_png(run)).decode()
+    shown["learning_curve"] = dg.MetadataValue.md(f"![loss by step](data:image/png;base64,{curve})")
+    return shown
+
+
 def trained_on(lake: DeltaLake, encoder_version: str) -> dict[str, Any]:
-    """What that encoder was trained on: number of titles, version of the fused vectors' table."""
+    """What that encoder was trained on: number of titles, Delta versions of the tables read, whether from an earlier
+    encoder's weights."""
     import polars as pl
 
     rows = lake.scan("encoder").filter(pl.col("encoder_version") == encoder_version)
@@ -136,15 +195,16 @@ def trained_on(lake: DeltaLake, encoder_version: str) -> dict[str, Any]:
 
 def read_encoder(lake: DeltaLake, encoder_version: str) -> "Encoder":
     """The encoder of that version. Raises ValueError when its tensors do not fit its configuration or checksums."""
-    return _read_encoder(lake.uri, encoder_version)
+    return _read_encoder(lake.uri, tuple(lake.storage_options.items()), encoder_version)
 
 
 @lru_cache(maxsize=1)
-def _read_encoder(lake_uri: str, encoder_version: str) -> "Encoder":
+def _read_encoder(lake_uri: str, storage_options: tuple[tuple[str, str], ...], encoder_version: str) -> "Encoder":
     from model.config import Config
     from model.inference import load
 
-    rows = DeltaLake(uri=lake_uri).read("encoder", encoder_version=encoder_version)
+    lake = DeltaLake(uri=lake_uri, storage_options=dict(storage_options))
+    rows = lake.read("encoder", encoder_version=encoder_version)
     config = Config.from_json(json.dumps(json.loads(rows["config"][0])["model"]))
     return load(rows.select("name", "dtype", "shape", "data", "sha256").rows(), config)
 
@@ -172,51 +232,51 @@ def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list
         """Train the encoder by masked shot modelling on all titles' fused vectors."""
         import polars as pl
 
-        from model.store import Store
-
         lake: DeltaLake = context.resources.lake
         job: TrainingJob = context.resources.training
         config = context.resources.encoder_config.config()
         catalogue = catalogue_of(context)
+        # What is written from here on is for the next training.
+        present = lake.at_present("titles", "fused_embeddings", "global_embeddings")
         try:
-            titles = training_titles(catalogue, lake)
+            titles = training_titles(catalogue, present)
         except BadInput as error:
             raise dg.Failure(f"encoder: {error}", allow_retries=False) from error
-        table_version = lake.table_version("fused_embeddings")
         version = digest(ENCODER_CODE, config.to_json(), *(f"{title} {made}" for title, made in titles.items()))
 
-        if version in catalogue.stored_in("encoder").values():
+        stored = catalogue.stored_in("encoder")
+        if version in stored.values():
             context.log.info("encoder: nothing changed since the last training, nothing to do")
             for table in ("encoder_training", "encoder"):
                 yield dg.MaterializeResult(table, metadata={"up_to_date": True}, data_version=dg.DataVersion(version))
             return
 
-        keep = {(title, made) for title, made in Store.versions(job.store) if titles.get(title) == made}
-        kept = {title for title, _ in keep}
-        missing = [title for title in titles if title not in kept]
         space = catalogue.encoder_space()
-        source = f"fused_embeddings version {table_version}"
-        Store.update(job.store, stored_titles(lake, titles, missing, space), keep=keep, source=source)
+        update_store(job.store, present, titles, space)
+        run, newest = job.run_folder(version), catalogue.encoder_version
+        earlier = job.run_folder(stored[(newest,)]) if newest else None
+        begin_run(run, config, titles, earlier)
+        job.train(context, run)
 
-        out = job.run_folder(version)
-        out.mkdir(parents=True, exist_ok=True)
-        if not (out / "config.json").exists():  # a retry goes on under the version that the first try began
-            (out / "config.json").write_text(config.to_json())
-        job.train(context, out / "config.json", out)
-
-        steps = pl.read_ndjson(out / "training.jsonl")
-        about = {"titles": len(titles), "fused_embeddings_version": table_version}
-        started = datetime.fromtimestamp((out / "config.json").stat().st_mtime, UTC)
+        started = datetime.fromtimestamp((run / "config.json").stat().st_mtime, UTC)
         partition = {"encoder_version": f"{started:%Y%m%dT%H%M%SZ}-{version[:8]}"}
+        about: dict[str, Any] = {
+            "titles": len(titles),
+            "delta_versions": present.pinned,
+            "warm_start": (run / "init").exists(),
+        }
         # The encoder is written last: a version that readers can see is whole.
-        lake.write("encoder_training", partition, steps, version)
-        lake.write("encoder", partition, encoder_rows(out, space, about), version)
-        for table in ("encoder_training", "encoder"):
+        lake.write("encoder_training", partition, pl.read_ndjson(run / "training.jsonl"), version)
+        lake.write("encoder", partition, encoder_rows(run, space, about), version)
+        shown: dict[str, dict[str, Any]] = {"encoder_training": {}, "encoder": figures(run)}
+        for table, more in shown.items():
             yield dg.MaterializeResult(
                 table,
-                metadata={**lake.write_metadata(table, partition), **partition, "titles": len(titles)},
+                metadata={**lake.write_metadata(table, partition), **partition, **about, **more},
                 data_version=dg.DataVersion(version),
             )
+        for needless in (run / "checkpoints", *([earlier] if earlier else [])):
+            shutil.rmtree(needless, ignore_errors=True)
 
     @dg.multi_asset(
         name="contextual_embeddings",

@@ -1,5 +1,7 @@
 """Starts trainings (`model.train`, `model.seqclip`) as processes of their own."""
 
+import io
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,14 +30,18 @@ class TrainingJob(dg.ConfigurableResource):
         """Where the training of that version keeps its checkpoints: a retry finds them and goes on."""
         return Path(self.folder) / "runs" / data_version
 
-    def train(self, context: dg.AssetExecutionContext, config: Path, out: Path, init: Path | None = None) -> None:
-        """Train on the store; returns when `out` holds the export.
+    def train(self, context: dg.AssetExecutionContext, run: Path) -> None:
+        """Train on the store as `run` says; returns when it holds the export.
 
-        Losses reach the run's log as they come; cancelling the run stops the process, which saves a checkpoint first.
-        Raises what Dagster raises for a process that fails.
+        run: a folder with config.json and, to start from an encoder's weights, its export as init/.
+
+        Losses reach the Dagster run's log as they come; cancelling it stops the process, which saves a checkpoint
+        first. Raises what Dagster raises for a process that fails.
         """
-        options = ["--config", str(config), "--data", str(self.store), "--out", str(out)]
-        self._run(context, "model.train", options + (["--init", str(init)] if init else []))
+        options = ["--config", str(run / "config.json"), "--data", str(self.store), "--out", str(run)]
+        if (run / "init").exists():
+            options += ["--init", str(run / "init")]
+        self._run(context, "model.train", options)
 
     def fine_tune(
         self, context: dg.AssetExecutionContext, pairs: Path, checkpoint: Path, out: Path, settings: Mapping[str, Any]
@@ -54,3 +60,21 @@ class TrainingJob(dg.ConfigurableResource):
         ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes)]
         command = [sys.executable, *(ranks if self.processes > 1 else []), "-m", module, *options]
         dg.PipesSubprocessClient().run(command=command, context=context).get_results()
+
+
+def learning_curve_png(run: Path) -> bytes:
+    """The loss of both splits over the steps of a run of `model.train`, as a picture."""
+    from matplotlib.figure import Figure
+
+    lines = [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.subplots()
+    for split in ("train", "validation"):
+        points = [(line["step"], line["loss"]) for line in lines if line["split"] == split]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=split)
+    axes.set(xlabel="step", ylabel="loss at masked shots")
+    axes.legend()
+    with io.BytesIO() as file:
+        figure.savefig(file, format="png")
+        return file.getvalue()

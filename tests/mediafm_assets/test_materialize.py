@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -171,6 +172,46 @@ def test_an_encoder_is_trained_again_when_the_catalogue_has_grown_by_a_tenth(pla
     newest = max(version for (version,) in places.lake.data_versions("encoder"))
     made = {title for version, title in places.lake.data_versions("contextual_embeddings") if version == newest}
     assert made == set(titles_in(places))
+    assert encoder_config(places)["warm_start"], "only titles came, so training starts from the earlier weights"
+
+
+def test_an_encoder_starts_anew_when_a_title_that_it_was_trained_on_has_changed(places: Places) -> None:
+    srt = next((places.landing / "titles").rglob("*.srt"))
+    srt.write_text(srt.read_text().replace("you", "nobody").replace("the", "no"))
+    assert main(["materialize", "--train"]) == 0
+    assert len(places.lake.data_versions("encoder")) == 2
+    assert not encoder_config(places)["warm_start"]
+
+
+def encoder_config(places: Places) -> dict[str, Any]:
+    """The newest encoder's `config` as downstream reads it."""
+    encoders = pl.read_delta(str(places.root / "lake" / "encoder"))
+    return json.loads(encoders.filter(pl.col("encoder_version") == pl.col("encoder_version").max())["config"][0])
+
+
+def test_an_encoder_says_in_the_ui_how_well_it_predicts_and_what_it_was_trained_on(places: Places) -> None:
+    with dg.DagsterInstance.get() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("encoder"))
+        assert event is not None
+        assert event.asset_materialization is not None
+        metadata = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+        checked = instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(dg.AssetKey("encoder"), "has_learnt_context"), limit=1
+        )
+    assert metadata["learning_curve"].startswith("![loss by step](data:image/png;base64,")
+    assert -1 < metadata["skill"] < 1
+    assert "| neighbours |" in metadata["validation"]
+    assert metadata["delta_versions"] == encoder_config(places)["delta_versions"]
+    for table, version in metadata["delta_versions"].items():
+        assert set(pl.read_delta(str(places.root / "lake" / table), version=version)["title_id"]) == set(
+            titles_in(places)
+        )
+    # Six steps teach nothing, and that is no reason to fail anything.
+    (check,) = checked
+    evaluation = check.event.dagster_event.asset_check_evaluation_data
+    assert evaluation.passed == (metadata["skill"] > 0)
+    assert evaluation.severity == dg.AssetCheckSeverity.WARN
+    assert evaluation.passed or "does not beat" in evaluation.description
 
 
 def test_training_is_forced_by_train_and_unchanged_input_trains_nothing_new(places: Places) -> None:
