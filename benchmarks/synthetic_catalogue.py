@@ -7,10 +7,10 @@ recur through a title; its tension follows a plot from the first shot to the las
 viewpoint and tension, its audio setting and mood, its text (where there is any) the scene's topic and mood, each
 with noise. Three labels are then made so that they are there, and where they are:
 
-    tension    of the act: faint in one shot, clear over the act; an arc over the whole title mood       of the
-    scene: faint in one shot, clear over the scene pace       at which the two viewpoints alternate: both are seen
-    equally often at every pace, so neither one shot nor all
-               shots of the scene without their order tell it
+    tension    of the act: faint in one shot, clear over the act; an arc over the whole title
+    mood       of the scene: faint in one shot, clear over the scene
+    pace       at which the two viewpoints alternate: both are seen equally often at every pace, so neither one shot nor
+               all shots of the scene without their order tell it
 
 The vectors live in a few latent dimensions per modality, as embeddings of real films do.
 """
