@@ -1,7 +1,13 @@
 """Fixtures shared by all tests."""
 
 import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,3 +36,37 @@ def small_catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
         times = path.stat()
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns - 3_600_000_000_000))
     return folder
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty S3 bucket `films` on a local server, to which the environment's credentials lead; its boto3 client.
+
+    The server is a process of its own: delta-rs waits for it without letting go of the interpreter.
+    """
+    import boto3
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for key, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(key, value)
+    try:
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            assert server.poll() is None, "the S3 server did not start"
+            time.sleep(0.1)
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="films")
+        yield s3
+    finally:
+        server.kill()
+        server.wait()

@@ -241,6 +241,22 @@ def test_two_catalogues_with_their_own_places_never_touch_each_other(
     assert places.files() == files
 
 
+def test_landing_zone_and_lake_may_lie_in_a_bucket(
+    bucket: Any, small_catalogue: Path, empty_places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    title = sorted((small_catalogue / "titles").iterdir())[0]
+    for file in title.iterdir():
+        bucket.upload_file(str(file), "films", f"in/titles/{title.name}/{file.name}")
+    monkeypatch.setenv("MEDIAFM_LANDING", "s3://films/in")
+    monkeypatch.setenv("MEDIAFM_LAKE", "s3://films/lake")
+    assert main(["materialize"]) == 0
+    contextual = pl.read_delta("s3://films/lake/contextual_embeddings")
+    assert set(contextual["title_id"]) == {title.name}
+    before = run_count()
+    assert main(["materialize"]) == 0
+    assert run_count() == before
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -561,6 +563,34 @@ def test_a_log_that_cannot_be_written_leaves_the_old_partition_readable(lake: De
     (log / f"{2:020}.json").rmdir()
     assert lake.data_versions("shots") == {("a",): "old"}
     assert len(lake.read("shots", title_id="a")) == 2
+
+
+# ---- S3 -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_lake_in_a_bucket_is_written_replaced_and_read_as_one_in_a_folder(bucket: Any) -> None:
+    lake = DeltaLake(uri="s3://films/lake")
+    lake.create_tables()
+    lake.write("shots", {"title_id": "a"}, shots(3), "old")
+    lake.write("shots", {"title_id": "a'b"}, shots(2), "old")
+    lake.write("shots", {"title_id": "a"}, shots(2), "new")
+    assert lake.data_versions("shots") == {("a",): "new", ("a'b",): "old"}
+    assert (
+        lake.read("shots", title_id="a")
+        .drop("title_id", "data_version")
+        .equals(lake.read("shots", title_id="a'b").drop("title_id", "data_version"))
+    )
+    assert len(lake.scan("shots").collect()) == 4
+    lake.delete("shots", {"title_id": "a"})
+    assert set(lake.data_versions("shots")) == {("a'b",)}
+
+
+def test_writers_that_race_in_a_bucket_all_land(bucket: Any) -> None:
+    lake = DeltaLake(uri="s3://films/lake")
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda n: lake.write("shots", {"title_id": f"t{n}"}, shots(2), "v"), range(8)))
+    assert len(lake.data_versions("shots")) == 8
+    assert lake.table_version("shots") == 8, "one creation and eight commits"
 
 
 # ---- Dagster --------------------------------------------------------------------------------------------------------

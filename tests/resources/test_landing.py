@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -507,28 +506,6 @@ def test_pairs_files_beyond_the_limit_are_refused_unread(tmp_path: Path) -> None
         file.truncate((256 << 20) + 1)
     with pytest.raises(BadInput, match="larger than 256 MiB"):
         LandingZone(uri=str(tmp_path)).captioned_clips()
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An S3 bucket on a real local moto server, reached over HTTP by an unpatched boto3."""
-    server_module = pytest.importorskip("moto.server", reason="moto is not installed")
-    import boto3
-
-    server = server_module.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for key, value in {
-        "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(key, value)
-    s3 = boto3.client("s3")
-    s3.create_bucket(Bucket="films")
-    yield s3
-    server.stop()
 
 
 def test_titles_labels_and_captioned_clips_land_from_s3_as_from_a_folder(bucket: Any) -> None:
