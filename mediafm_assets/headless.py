@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import psutil
 
 from mediafm_assets.definitions import defs
 from mediafm_assets.evaluation import labels_version, metrics_version
@@ -71,7 +71,7 @@ class Driver:
             instance=self.instance,
             asset_selection=[dg.AssetKey(asset) for asset in assets],
             partition_key=partition,
-            tags={PROCESS_TAG: str(os.getpid()), **(range_tags(*titles) if titles else {})},
+            tags={PROCESS_TAG: process_identity(os.getpid()), **(range_tags(*titles) if titles else {})},
             run_config={"loggers": {"progress": {}}},
             raise_on_error=False,
         )
@@ -112,7 +112,7 @@ def materialize(only: Sequence[str], train: bool | None) -> int:
         drops = registered_drops(work, only)
         for task in TASKS:
             materialise_labels(work, task)
-        materialise_drops(work, drops, "titles")
+        materialise_drops(work, drops)
         if should_train(work, train) and train_encoder(work):
             refresh_contextual_embeddings(work)
         materialise_metrics(work)
@@ -139,10 +139,19 @@ def end_runs_of_dead_processes(instance: dg.DagsterInstance) -> None:
     """A call that was killed leaves a run that nobody ends and that keeps its place in the pool: end it here."""
     started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
     for run in instance.get_runs(started):
-        process = run.tags.get(PROCESS_TAG, "")
-        if process.isdigit() and not Path(f"/proc/{process}").exists() and Path("/proc").exists():
+        process = run.tags.get(PROCESS_TAG)
+        if process and process != process_identity(int(process.split(":")[0])):
             instance.report_run_failed(run, "its process was killed")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def process_identity(pid: int) -> str:
+    """The process and when it was started, since numbers are used again; the number alone when there is no such
+    process."""
+    try:
+        return f"{pid}:{psutil.Process(pid).create_time():.0f}"
+    except psutil.NoSuchProcess:
+        return str(pid)
 
 
 def registered_drops(work: Driver, only: Sequence[str]) -> list[Drop]:
@@ -166,11 +175,11 @@ def registered_drops(work: Driver, only: Sequence[str]) -> list[Drop]:
     return drops
 
 
-def materialise_drops(work: Driver, drops: Sequence[Drop], what: str) -> None:
+def materialise_drops(work: Driver, drops: Sequence[Drop]) -> None:
     """Bring all partitions of the drops' titles up to date, as far as they can be made, a title after the other."""
     catalogue = work.catalogue()
     catalogue.read_all_titles()
-    with progress_bar(len(drops), what) as bar:
+    with progress_bar(len(drops), "titles") as bar:
         for drop in drops:
             ShowStep.title = drop.title_id
             materialise_title(work, drop, catalogue)
