@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,9 @@ class TrainingJob(dg.ConfigurableResource):
     def _run(self, context: dg.AssetExecutionContext, module: str, options: list[str]) -> None:
         ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes)]
         command = [sys.executable, *(ranks if self.processes > 1 else []), "-m", module, *options]
+        # polars, once imported, makes system calls go on after a SIGINT, with which Dagster cancels: the wait for the
+        # process would outlast the training.
+        signal.siginterrupt(signal.SIGINT, True)
         dg.PipesSubprocessClient().run(command=command, context=context).get_results()
 
 

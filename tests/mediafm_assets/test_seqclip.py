@@ -1,8 +1,13 @@
 """The SeqCLIP fine-tune as a data engineer meets it: what it learns from, what it leaves behind, what it refuses."""
 
+import contextlib
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +204,43 @@ def test_a_fine_tune_is_not_fine_tuned_again_and_its_base_is_named(
     said = failure(materialise())
     assert "is a SeqCLIP fine-tune already" in said
     assert str(base) in said
+
+
+def test_a_cancelled_run_ends_its_training_and_leaves_nothing_behind(
+    fine_tuning: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = json.dumps({**QUICK, "epochs": 2_000})
+    command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", "seqclip"]
+    command += ["-m", "mediafm_assets.definitions"]
+    log = tmp_path / "run.log"
+    with log.open("w") as said:
+        run = subprocess.Popen(
+            command,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "MEDIAFM_SEQCLIP_OVERRIDES": long},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        while "epoch 1 of" not in log.read_text() and run.poll() is None:
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)  # as Dagster cancels
+        assert run.wait(timeout=60) != 0
+    finally:
+        run.kill()
+    assert "sending SIGINT to subprocess" in log.read_text()
+    assert checkpoints(fine_tuning) == []
+    assert list((fine_tuning.root / "home" / "training").glob("pairs-*")) == []
+    assert not processes_with(str(fine_tuning.root))
+
+
+def processes_with(argument: str) -> list[bytes]:
+    """Command lines that contain the argument, where the system shows them."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(process.read_bytes())
+    return [command for command in found if argument.encode() in command]
 
 
 def test_it_is_made_on_demand_only(finished: Places, monkeypatch: pytest.MonkeyPatch) -> None:
