@@ -49,6 +49,11 @@ class SeqClipConfig(dg.ConfigurableResource[Any]):
 
         folder = checkpoint_folder(self.base)
         output_dimensions(folder)  # refuses what has not two towers
+        if json.loads((folder / "config.json").read_text())["model_type"] == "siglip2":
+            raise Unavailable(
+                f"the checkpoint {self.base} reads pictures of any shape and cannot be fine-tuned here; "
+                "choose one of a fixed size, such as google/siglip2-base-patch16-224"
+            )
         if (folder / "seqclip.json").exists():
             first = json.loads((folder / "seqclip.json").read_text())["base"]
             raise Unavailable(

@@ -20,7 +20,7 @@ from mediafm_assets.definitions import defs
 from mediafm_assets.profiles import resources
 from resources.video_encoders import VideoEncoder
 from tests.mediafm_assets.conftest import Places
-from tests.resources.checkpoints import save_clip
+from tests.resources.checkpoints import save_clip, save_siglip2, save_wav2vec
 
 QUICK = {"epochs": 2, "batch_size": 8, "frames": 2, "pretrained_lr": 1e-4, "held_out": 0.3}
 
@@ -204,6 +204,15 @@ def test_a_fine_tune_is_not_fine_tuned_again_and_its_base_is_named(
     said = failure(materialise())
     assert "is a SeqCLIP fine-tune already" in said
     assert str(base) in said
+
+
+def test_a_checkpoint_that_cannot_be_fine_tuned_is_refused_at_once(
+    fine_tuning: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDIAFM_SEQCLIP_BASE", str(save_siglip2(tmp_path / "flexible")))
+    assert "choose one of a fixed size" in failure(materialise())
+    monkeypatch.setenv("MEDIAFM_SEQCLIP_BASE", str(save_wav2vec(tmp_path / "sound", "group")))
+    assert "not a CLIP-style model of two towers" in failure(materialise())
 
 
 def test_a_cancelled_run_ends_its_training_and_leaves_nothing_behind(
