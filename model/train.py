@@ -4,8 +4,8 @@
     torchrun --nproc-per-node N -m model.train ...        the same on N processes, with the same losses
 
 RUN then holds export/ (the best weights), metrics.json, training.jsonl (one object per report) and checkpoints/.
-Started again on the same RUN it goes on where it was, to the bit; a finished run does nothing. SIGTERM saves a
-checkpoint and exits with 143.
+Started again on the same RUN it goes on where it was, to the bit; a finished run does nothing. SIGTERM and SIGINT save
+a checkpoint and exit with 143.
 """
 
 import argparse
@@ -462,7 +462,7 @@ def train(
     def terminate(*_: object) -> None:
         run.terminated = True
 
-    earlier = signal.signal(signal.SIGTERM, terminate)
+    earlier = {number: signal.signal(number, terminate) for number in (signal.SIGTERM, signal.SIGINT)}
     run.say(
         f"{len(store)} titles, {store.shots:,} shots; {len(run.train)} windows to train on, {len(run.held_out)} held "
         f"out; {sum(p.numel() for p in run.encoder.parameters()):,} parameters, {place.ranks} x {place.device.type}, "
@@ -471,7 +471,8 @@ def train(
     try:
         ended = run.fit()
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
     if not ended:
         run.say(f"Terminated; saved at step {run.progress.step}.")
         return None

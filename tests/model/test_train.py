@@ -204,13 +204,16 @@ def test_a_run_killed_again_and_again_ends_in_the_weights_of_an_uninterrupted_on
         assert losses[0] == losses[1]
 
 
-def test_sigterm_saves_where_the_run_is_and_it_goes_on_from_there(tmp_path: Path, store: Store, small: Config) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_saves_where_the_run_is_and_it_goes_on_from_there(
+    tmp_path: Path, store: Store, small: Config, number: signal.Signals
+) -> None:
     config = dataclasses.replace(small, max_steps=100_000, evaluate_every=100_000, log_every=1)
     process = started(tmp_path, config, "run")
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step 3/"):
-            process.terminate()
+            process.send_signal(number)
             break
     out, _ = process.communicate()
     assert process.returncode == TERMINATED == 143
