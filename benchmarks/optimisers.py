@@ -4,8 +4,10 @@
     python benchmarks/optimisers.py compare [--steps 300] [--seeds 3]  the best of each, on several seeds
     python benchmarks/optimisers.py positions [--steps 300]          learned, sinusoidal and rotary positions
     python benchmarks/optimisers.py projections [--steps 300]        random and principal projections
+    python benchmarks/optimisers.py small --store STORE [--seeds 3]  what the embedded preset withholds, or nothing
 
-On the synthetic catalogue, with titles of 200 to 1,200 shots. A run that differs in one field is a run of its own;
+On the synthetic catalogue, with titles of 200 to 1,200 shots; `small` on what a training by the graph left behind, such
+as .dagster/training/vectors after `make demo`. A run that differs in one field is a run of its own;
 the runs of one call are interleaved on nothing but the seed, so they see the same batches and masks.
 """
 
@@ -61,9 +63,24 @@ def report(config: Config, store: Store, **change: object) -> dict[int, float]:
     return curve
 
 
+def withholding(store: Store, seeds: int) -> None:
+    """The skill on held-out titles of the embedded preset, and of the same without its hidden modalities and titles."""
+    for change in ({"modality_masking": 0.0, "global_dropout": 0.0}, {}):
+        skills = []
+        for seed in range(seeds):
+            with tempfile.TemporaryDirectory() as out:
+                config = dataclasses.replace(Config.embedded(), seed=seed, **change)
+                run = Run(config, store, Path(out), say=lambda _: None)
+                run.fit()
+                skills.append(run.finish()["validation"]["skill"])
+        shown = ", ".join(f"{skill:+.3f}" for skill in skills)
+        print(f"  {json.dumps(change) if change else 'the preset':<50} skill {shown}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["sweep", "compare", "positions", "projections"])
+    parser.add_argument("what", choices=["sweep", "compare", "positions", "projections", "small"])
+    parser.add_argument("--store", type=Path)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--titles", type=int, default=200)
@@ -71,6 +88,9 @@ def main() -> None:
     parser.add_argument("--muon", type=float, nargs=2, default=(0.02, 3e-4), metavar=("MUON_LR", "ADAMW_LR"))
     parser.add_argument("--adamw", type=float, default=3e-3, metavar="ADAMW_LR")
     given = parser.parse_args()
+    if given.what == "small":
+        withholding(Store.open(given.store), given.seeds)
+        return
     with tempfile.TemporaryDirectory() as folder:
         store = Store.update(Path(folder), map(stored, catalogue(given.titles)))
         every = max(1, given.steps // 20)

@@ -129,11 +129,12 @@ class Config:
 
     @classmethod
     def embedded(cls) -> "Config":
-        """4 layers, 256 wide, a 768-d title embedding: for a laptop's CPU and catalogues from a handful of titles."""
+        """4 layers, 256 wide, a 768-d title embedding: for a laptop's CPU and catalogues from a handful of titles.
+        Those are soon known by heart, so a part of what the encoder sees is withheld (docs/benchmarks.md)."""
         return cls(
             layers=4, hidden=256, heads=4, global_dim=MODALITY_DIM, batch_sequences=16, max_steps=2000,
             evaluate_every=10, warmup_steps=20, log_every=5, patience=8, validation_share=0.2,
-            muon_lr=0.01, adamw_lr=1e-3, ema_decay=0.9,
+            muon_lr=0.01, adamw_lr=1e-3, ema_decay=0.9, modality_masking=0.3, global_dropout=0.3,
         )  # fmt: skip
 
     def to_json(self) -> str:
