@@ -1,6 +1,6 @@
 """Whether contextual embeddings carry context: linear probes on the synthetic catalogue.
 
-    python benchmarks/context.py [--steps 1200] [--export EXPORT]
+    python benchmarks/context.py [--steps 500] [--export EXPORT]
 
 Trains the encoder on synthetic titles (or takes an exported one), embeds other titles of the same world, and probes
 single shots for what lies in their surroundings (synthetic_catalogue.py says where each label is). Logistic
@@ -84,7 +84,7 @@ def interval(values: NDArray[np.float64], groups: NDArray[np.int64]) -> tuple[fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--titles", type=int, default=300, help="to train on")
     parser.add_argument("--probed", type=int, default=80, help="titles to probe on")
     parser.add_argument("--export", type=Path, help="an exported encoder to probe instead of training one")
@@ -93,7 +93,8 @@ def main() -> None:
     every = max(1, given.steps // 10)
     config = dataclasses.replace(
         Config.embedded(), max_steps=given.steps, evaluate_every=every, log_every=every, warmup_steps=given.steps // 20,
-        batch_sequences=8, patience=1000, validation_windows=48, validation_share=0.1, muon_lr=0.02, adamw_lr=3e-4,
+        patience=1000, validation_windows=48, validation_share=0.1, adamw_lr=3e-3, weight_decay=0.1,
+        modality_masking=0.0, global_dropout=0.0,
     )  # fmt: skip
     encoder = load(given.export) if given.export else trained(config, given.titles, world)
 

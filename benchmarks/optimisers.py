@@ -25,7 +25,7 @@ from model.train import Run
 
 GRID = {
     "adamw": [{"adamw_lr": lr} for lr in (3e-4, 1e-3, 3e-3, 1e-2)],
-    "muon": [{"muon_lr": lr, "adamw_lr": other} for other in (3e-4, 1e-3) for lr in (1e-2, 2e-2, 4e-2)],
+    "muon": [{"muon_lr": lr, "adamw_lr": other} for other in (3e-4, 1e-3, 3e-3) for lr in (1e-2, 2e-2)],
 }
 
 

@@ -23,10 +23,12 @@ import numpy as np
 import torch
 from peer import BertPeer, padded
 
+from model.attention import attend
 from model.batches import Batch, training_batches, windows_of
 from model.config import Config
 from model.encoder import Encoder
 from model.optim import optimizers
+from model.packing import Packing
 from model.store import Store, StoredTitle
 from model.train import MaskedShotModelling, has_fast_bf16
 
@@ -133,6 +135,25 @@ def ratio(a: list[float], b: list[float]) -> float:
     return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
+def attention_rates(config: Config, lengths: list[int], rounds: int) -> tuple[list[float], list[float]]:
+    """Tokens per second through attention, forward and backward: as `attend` does it, and by PyTorch's fused kernel."""
+    head = config.hidden // config.heads
+    packing = Packing.of([n - 2 for n in lengths], DEVICE)
+    given = [torch.randn(sum(lengths), config.heads, head, device=DEVICE, dtype=DTYPE) for _ in range(3)]
+
+    def fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        parts = zip(*(x.transpose(0, 1).split(lengths, dim=1) for x in (q, k, v)), strict=True)
+        out = [torch.nn.functional.scaled_dot_product_attention(a[None], b[None], c[None])[0] for a, b, c in parts]
+        return torch.cat(out, 1).transpose(0, 1)
+
+    rates: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds + 1):
+        for into, work in zip(rates, (lambda *x: attend(*x, packing), fused), strict=True):
+            leaves = [x.clone().requires_grad_() for x in given]
+            into.append(sum(lengths) / seconds(lambda work=work, leaves=leaves: work(*leaves).sum().backward()))
+    return rates[0][1:], rates[1][1:]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sequences", type=int, default=32, help="per step")
@@ -165,6 +186,9 @@ def main() -> None:
         )
         if given.compile:
             print(f"  compiled / not:               {ratio(rates['ours, Muon, compiled'], rates['ours, Muon']):.2f}")
+
+        mine, torchs = attention_rates(middle, [n for batch in batches[0] for n in batch.packing.lengths], given.rounds)
+        print(f"  attention alone / PyTorch's:  {ratio(mine, torchs):.2f}")
 
         pipeline = training_batches(store, train, middle, 0)
         next(pipeline)

@@ -3,10 +3,10 @@
 Queries, keys and values of all sequences lie one after the other; each token attends to the tokens of its own sequence.
 There is one kernel per case, chosen by measurement (docs/benchmarks.md):
 
-    CUDA, 16 bit        variable-length flash attention, all sequences in one call CPU, bf16, training two matrix
-    products per sequence around a softmax, and their derivative, written out below: PyTorch's
-                        bf16 flash attention has no fast backward on the CPU
-    otherwise           PyTorch's scaled_dot_product_attention, sequence by sequence
+    CUDA, 16 bit         variable-length flash attention, all sequences in one call
+    CPU, bf16, training  two matrix products per sequence around a softmax, and their derivative, written out below:
+                         PyTorch's bf16 flash attention has no fast backward on the CPU
+    otherwise            PyTorch's scaled_dot_product_attention, sequence by sequence
 """
 
 from dataclasses import dataclass
