@@ -19,10 +19,11 @@ demo: install
 ui: install
 	@$(BIN)/mediafm ui
 
+# The tests run in a process for each core, with a thread each: more threads than cores only wait for each other.
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@mkdir -p .dagster
 	DAGSTER_HOME='$(CURDIR)/.dagster' $(BIN)/dagster definitions validate -m mediafm_assets.definitions
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -12,11 +12,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from films import number_of, numbered, render, scenes, tone
 from PIL import Image
 
 from resources.errors import BadInput
 from resources.media import SmallFrames, probe, read_ahead, read_frames, shot_audio, upright
+from tests.resources.films import number_of, numbered, render, scenes, tone
 
 # What each odd file must end in: (frames, width, height, the last frame's end in s, audio tracks), or a piece of the
 # one sentence that refuses it.

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from films import number_of, numbered, render, scenes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,6 +18,7 @@ from PIL import Image
 from resources.errors import BadInput
 from resources.media import read_frames, scaled
 from resources.shots import CutDetector, SampledFrame, Shot, ShotDetector, TransNetCuts, detect_shots, sample_frames
+from tests.resources.films import number_of, numbered, render, scenes
 
 Found = list[tuple[Shot, list[SampledFrame]]]
 
