@@ -24,7 +24,7 @@ class Config:
     max_shots: int = 512  # longest sequence
     stride: int = 256  # of the windows over longer titles
     # The publication says "positional embeddings" and no more. Rotary won the measurement on long titles
-    # (docs/decisions.md).
+    # (docs/benchmarks.md).
     positions: Literal["learned", "sinusoidal", "rotary"] = "rotary"
 
     # Of the projections from and to the fused vectors: random as published, or the principal axes of the training
@@ -38,8 +38,7 @@ class Config:
     modality_masking: float = 0.0  # share of masked shots that lose one modality instead of all three
     # Besides the masked shots, these shares of a sequence are swapped for other shots of it, or left as they are,
     # and are predicted too (after Devlin et al. 2019, 3.1). The publication does not say so; but a loss at [MASK]
-    # alone leaves the states of visible shots, which are what is used afterwards, free to lose everything, and they
-    # do (docs/benchmarks.md).
+    # alone leaves the states of visible shots, which are what is used afterwards, free to forget what they show.
     swap_ratio: float = 0.02
     keep_ratio: float = 0.02
     global_dropout: float = 0.0  # share of sequences whose title embedding is replaced by zeros
