@@ -64,7 +64,11 @@ def ui(places: Places, tmp_path: Path) -> Iterator[int]:
         yield port
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:  # where SIGINT is ignored, as in a shell's background jobs, Dagster waits on
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } assetSelection { path } } } } }"
