@@ -187,6 +187,9 @@ def main() -> None:
         if given.compile:
             print(f"  compiled / not:               {ratio(rates['ours, Muon, compiled'], rates['ours, Muon']):.2f}")
 
+        tokens = [batch.packing.lengths for step in batches for batch in step]
+        held = sum(len(lengths) * max(lengths) for lengths in tokens) / sum(map(sum, tokens))
+        print(f"  tokens in BertModel's batches for each real one: {held:.2f}")
         mine, torchs = attention_rates(middle, [n for batch in batches[0] for n in batch.packing.lengths], given.rounds)
         print(f"  attention alone / PyTorch's:  {ratio(mine, torchs):.2f}")
 

@@ -18,7 +18,7 @@ from mediafm_assets.versions import ENCODER_CODE, Catalogue, Shaping, digest
 from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.tables import vectors
-from resources.training import TrainingJob, learning_curve_png
+from resources.training import TrainingJob, begin_run, learning_curve_png
 
 if TYPE_CHECKING:
     import polars as pl
@@ -89,7 +89,9 @@ def training_titles(catalogue: Catalogue, lake: DeltaLake) -> dict[str, str]:
             "these titles' embeddings lie in another space than the one now configured; rematerialise them before "
             f"training: {', '.join(sorted(elsewhere & set(both)))}"
         )
-    return {title: digest(fused[(title,)], of_titles[(title,)]) for title in both}
+    # The series decides with whom a title is held out.
+    series = dict(lake.scan("titles").select("title_id", "series_id").collect().rows())
+    return {title: digest(fused[(title,)], of_titles[(title,)], series[title]) for title in both}
 
 
 def stored_titles(
@@ -118,34 +120,6 @@ def update_store(path: Path, lake: DeltaLake, titles: Mapping[str, str], space: 
     missing = sorted(titles.keys() - {title for title, _ in keep})
     source = f"fused_embeddings version {lake.table_version('fused_embeddings')}"
     Store.update(path, stored_titles(lake, titles, missing, space), keep=keep, source=source)
-
-
-def begin_run(run: Path, config: "Config", titles: Mapping[str, str], earlier: Path | None) -> None:
-    """Lay out a training run's folder, unless a first try already did: a retry goes on as that one began.
-
-    titles.json: what is trained on; init/: the encoder that training starts from, when all that happened since its own
-    training is that titles came; config.json: written last, its time begins the encoder's version.
-    """
-    if (run / "config.json").exists():
-        return
-    shutil.rmtree(run, ignore_errors=True)
-    run.mkdir(parents=True)
-    (run / "titles.json").write_text(json.dumps(titles))
-    if earlier is not None and can_start_from(earlier, config, titles):
-        shutil.copytree(earlier / "export", run / "init")
-    (run / "config.json.partial").write_text(config.to_json())
-    (run / "config.json.partial").replace(run / "config.json")
-
-
-def can_start_from(earlier: Path, config: "Config", titles: Mapping[str, str]) -> bool:
-    """Whether a finished run's folder is still there, had the same configuration, trained on no other titles, and held
-    some of them out: what it has trained on must not become what the next one is validated on."""
-    wanted = ("titles.json", "config.json", "metrics.json", "export/config.json", "export/model.safetensors")
-    if not all((earlier / name).exists() for name in wanted):
-        return False
-    before, metrics = (json.loads((earlier / name).read_text()) for name in ("titles.json", "metrics.json"))
-    same_recipe = (earlier / "config.json").read_text() == config.to_json()
-    return same_recipe and metrics["validation"] is not None and before.items() <= titles.items()
 
 
 def encoder_rows(run: Path, space: str, about: Mapping[str, Any]) -> "pl.DataFrame":
@@ -255,7 +229,7 @@ def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list
         update_store(job.store, present, titles, space)
         run, newest = job.run_folder(version), catalogue.encoder_version
         earlier = job.run_folder(stored[(newest,)]) if newest else None
-        begin_run(run, config, titles, earlier)
+        begin_run(run, config.to_json(), titles, earlier)
         job.train(context, run)
 
         started = datetime.fromtimestamp((run / "config.json").stat().st_mtime, UTC)
