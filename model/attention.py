@@ -78,19 +78,23 @@ class Rotation:
     "RoFormer").
     """
 
-    cos: Tensor  # (T, 1, width / 2)
-    sin: Tensor
+    cos: Tensor  # (T, 1, width)
+    sin: Tensor  # (T, 1, width), negative in the first half
 
     @classmethod
     def of(cls, places: Tensor, width: int, dtype: torch.dtype) -> "Rotation":
         """places: (T,) of the tokens in their sequences; width: of a head"""
         angles = places[:, None, None].float() * frequencies(width).to(places.device)
-        return cls(angles.cos().to(dtype), angles.sin().to(dtype))
+        cos, sin = angles.cos(), angles.sin()
+        return cls(torch.cat([cos, cos], dim=-1).to(dtype), torch.cat([-sin, sin], dim=-1).to(dtype))
+
+    def at(self, tokens: Tensor) -> "Rotation":
+        """The same for some of the tokens, (A,)."""
+        return Rotation(self.cos[tokens], self.sin[tokens])
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: (T, heads, width) -> (T, heads, width)"""
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * self.cos - b * self.sin, b * self.cos + a * self.sin], dim=-1)
+        """Turns each pair (x[i], x[i + width / 2]) by its angle. x: (T, heads, width) -> (T, heads, width)"""
+        return torch.addcmul(x * self.cos, x.roll(x.shape[-1] // 2, dims=-1), self.sin)
 
 
 def frequencies(width: int) -> Tensor:

@@ -29,6 +29,13 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
+class UnitLinear(Linear):
+    """A linear layer that reads unit vectors at unit variance, x √in; the weights are scaled, which are fewer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, (self.weight * self.in_features**0.5).to(x.dtype), self.bias.to(x.dtype))
+
+
 class Norm(nn.LayerNorm):
     """Layer norm whose float32 weights are cast to the type of what comes in: (..., hidden) -> (..., hidden)."""
 
@@ -90,8 +97,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         hidden = config.hidden
-        self.input_projection = Linear(config.fused_dim, hidden)
-        self.global_projection = Linear(config.global_dim, hidden)
+        self.input_projection = UnitLinear(config.fused_dim, hidden)
+        self.global_projection = UnitLinear(config.global_dim, hidden)
         self.cls = nn.Parameter(torch.zeros(hidden))
         self.mask = nn.Parameter(torch.zeros(hidden))
         if config.modality_masking > 0:
@@ -160,12 +167,12 @@ class Encoder(nn.Module):
         None) is the final norm's output, which the output projection reads.
         Returns (S, hidden).
         """
-        x = self.input_projection(shots * self.config.fused_dim**0.5)
+        x = self.input_projection(shots)
         if masked is not None:
             x = x.index_copy(0, masked, self.mask.to(x.dtype).expand(len(masked), -1))
         if partly_masked is not None:
             x = x.index_add(0, partly_masked[0], self.modality_masks[partly_masked[1]].to(x.dtype))
-        title = self.global_projection(global_embeddings * self.config.global_dim**0.5)
+        title = self.global_projection(global_embeddings)
         cls = self.cls.to(x.dtype).expand(len(title), -1)
         x = torch.cat([cls, title, x])[packing.order]  # (T, hidden)
         turn = None
