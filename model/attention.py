@@ -20,56 +20,66 @@ from model.packing import Packing
 
 
 @torch.compiler.disable  # the sequences' lengths are new at every step, and a graph would be compiled for each
-def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
-    """Softmax attention within each packed sequence. q, k, v: (T, heads, width) -> (T, heads, width)"""
+def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, asked: Tensor | None = None) -> Tensor:
+    """Softmax attention within each packed sequence.
+
+    q: (A, heads, width), the queries of the tokens `asked`, (A,) and rising; of all T tokens if that is None.
+    k, v: (T, heads, width). Returns (A, heads, width).
+    """
     lengths = packing.lengths
+    starts = packing.starts if asked is None else torch.searchsorted(asked, packing.starts, out_int32=True)
     if q.is_cuda and q.dtype != torch.float32:
         from torch.nn.attention.varlen import varlen_attn
 
-        out = varlen_attn(q, k, v, packing.starts, packing.starts, max(lengths), max(lengths))
+        out = varlen_attn(q, k, v, starts, packing.starts, max(lengths), max(lengths))
         assert isinstance(out, Tensor)  # a tuple only where auxiliary results are asked for
         return out
+    queries = lengths if asked is None else tuple(starts.diff().tolist())
     if q.dtype == torch.bfloat16 and q.requires_grad:
-        return _Attention.apply(q, k, v, lengths)
-    sequences = zip(*(x.transpose(0, 1).split(lengths, dim=1) for x in (q, k, v)), strict=True)
+        return _Attention.apply(q, k, v, queries, lengths)
+    sequences = zip(_sequences(queries, q), _sequences(lengths, k), _sequences(lengths, v), strict=True)
     return torch.cat(
-        [F.scaled_dot_product_attention(a[None], b[None], c[None])[0] for a, b, c in sequences], 1
-    ).transpose(0, 1)
+        [F.scaled_dot_product_attention(a[None], b[None], c[None])[0].transpose(0, 1) for a, b, c in sequences]
+    )
 
 
 class _Attention(torch.autograd.Function):
     """P = softmax(Q Kᵀ / √width), O = P V for each sequence and head; the probabilities are kept for the way back."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, queries: tuple[int, ...], lengths: tuple[int, ...]
+    ) -> Tensor:
         q = q * q.shape[-1] ** -0.5
         out = torch.empty_like(q)
         probabilities = []
-        for qs, ks, vs, os in _sequences(lengths, q, k, v, out):
-            p = torch.bmm(qs, ks.mT).softmax(-1)  # (heads, length, length)
+        asked, seen = (_sequences(queries, x) for x in (q, out)), (_sequences(lengths, x) for x in (k, v))
+        for qs, os, ks, vs in zip(*asked, *seen, strict=True):
+            p = torch.bmm(qs, ks.mT).softmax(-1)  # (heads, queries, length)
             os.copy_(torch.bmm(p, vs))
             probabilities.append(p)
         ctx.save_for_backward(q, k, v, *probabilities)
-        ctx.lengths = lengths
+        ctx.queries, ctx.lengths = queries, lengths
         return out
 
     @staticmethod
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *probabilities = ctx.saved_tensors
         d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        sequences = _sequences(ctx.lengths, q, k, v, d_out, d_q, d_k, d_v)
-        for p, (qs, ks, vs, d_os, d_qs, d_ks, d_vs) in zip(probabilities, sequences, strict=True):
+        asked = (_sequences(ctx.queries, x) for x in (q, d_out, d_q))
+        seen = (_sequences(ctx.lengths, x) for x in (k, v, d_k, d_v))
+        for p, qs, d_os, d_qs, ks, vs, d_ks, d_vs in zip(probabilities, *asked, *seen, strict=True):
             d_vs.copy_(torch.bmm(p.mT, d_os))
             # The softmax's derivative: dS = P * (dP - rowsum(P * dP)).
             d_s = torch._softmax_backward_data(torch.bmm(d_os, vs.mT), p, -1, p.dtype)
             d_qs.copy_(torch.bmm(d_s, ks))
             d_ks.copy_(torch.bmm(d_s.mT, qs))
-        return d_q * q.shape[-1] ** -0.5, d_k, d_v, None
+        return d_q * q.shape[-1] ** -0.5, d_k, d_v, None, None
 
 
-def _sequences(lengths: tuple[int, ...], *packed: Tensor) -> Any:
-    """For each sequence its parts of the packed tensors (T, heads, width), as views (heads, length, width)."""
-    return zip(*(x.transpose(0, 1).split(lengths, dim=1) for x in packed), strict=True)
+def _sequences(lengths: tuple[int, ...], packed: Tensor) -> tuple[Tensor, ...]:
+    """Each sequence's part of a packed tensor (T, heads, width), as a view (heads, length, width)."""
+    return packed.transpose(0, 1).split(lengths, dim=1)
 
 
 @dataclass(frozen=True)

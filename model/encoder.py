@@ -78,13 +78,18 @@ class Block(nn.Module):
         self.up = Linear(hidden, config.mlp_ratio * hidden)
         self.down = Linear(config.mlp_ratio * hidden, hidden)
 
-    def forward(self, x: Tensor, packing: Packing, turn: Rotation | None) -> Tensor:
-        """x: (T, hidden) -> (T, hidden); turn: rotary positions, or None"""
+    def forward(self, x: Tensor, packing: Packing, turn: Rotation | None, asked: Tensor | None = None) -> Tensor:
+        """x: (T, hidden) -> (T, hidden), or (A, hidden) of the tokens `asked`; turn: rotary positions, or None"""
         y = self.attention_norm(x)
-        q, k, v = (layer(y).unflatten(-1, (self.heads, -1)) for layer in (self.query, self.key, self.value))
+        k, v = (layer(y).unflatten(-1, (self.heads, -1)) for layer in (self.key, self.value))
         if turn is not None:
-            q, k = turn(q), turn(k)
-        x = x + self.out(attend(q, k, v, packing).flatten(1))
+            k = turn(k)
+        if asked is not None:
+            x, y, turn = x[asked], y[asked], turn and turn.at(asked)
+        q = self.query(y).unflatten(-1, (self.heads, -1))
+        if turn is not None:
+            q = turn(q)
+        x = x + self.out(attend(q, k, v, packing, asked).flatten(1))
         return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
 
 
@@ -156,6 +161,7 @@ class Encoder(nn.Module):
         packing: Packing,
         masked: Tensor | None = None,
         partly_masked: tuple[Tensor, Tensor] | None = None,
+        asked: Tensor | None = None,
         layer: int | None = None,
     ) -> Tensor:
         """Contextual states of the shots of B packed sequences.
@@ -163,9 +169,11 @@ class Encoder(nn.Module):
         shots: (S, 2304) unit norm, in the activations' type. global_embeddings: (B, g).
         masked: (m,) indices into the S shots that [MASK] replaces. partly_masked: (p,) indices of shots that lack one
         modality (its block is zero in `shots`) and (p,) which one.
+        asked: (a,) rising indices into the packing's shots, those whose states are wanted; all if None. The last
+        block then reads every token and computes these alone.
         layer: 0 for the tokens before the first block, k for the residual stream after block k; the last one (and
         None) is the final norm's output, which the output projection reads.
-        Returns (S, hidden).
+        Returns (a, hidden).
         """
         x = self.input_projection(shots)
         if masked is not None:
@@ -180,12 +188,14 @@ class Encoder(nn.Module):
             x = self.positions(x, packing.places)
         else:
             turn = Rotation.of(packing.places, self.config.hidden // self.config.heads, x.dtype)
+        wanted = packing.shot_tokens if asked is None else packing.shot_tokens[asked]
         last = self.config.layers if layer is None else layer
-        for block in self.blocks[:last]:
+        if last == 0:
+            return x[wanted]
+        for block in self.blocks[: last - 1]:
             x = block(x, packing, turn)
-        if last == self.config.layers:
-            x = self.norm(x)
-        return x[packing.shot_tokens]
+        x = self.blocks[last - 1](x, packing, turn, wanted)
+        return self.norm(x) if last == self.config.layers else x
 
     def predict(self, states: Tensor) -> Tensor:
         """The fused vectors that states foretell. states: (m, hidden) -> (m, 2304), not normed"""

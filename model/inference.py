@@ -5,12 +5,15 @@ is most central. Windows of many titles share a batch; packed as they are, they 
 result is float32 arithmetic throughout, so a shot's vector does not depend on what it was batched with.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.checkpoint import from_tensors, read_export
 from model.config import Config
@@ -19,6 +22,13 @@ from model.packing import Packing
 from model.windows import most_central, windows
 
 SHOTS_AT_ONCE = 4096  # in one pass through the encoder, unless one window is longer
+
+
+class Window(NamedTuple):
+    title: int
+    start: int
+    stop: int
+    kept: NDArray[np.int64]  # the shots, counted from the start, that no other window sees more centrally
 
 
 def load(
@@ -69,7 +79,8 @@ def contextualise_many(
         if load >= SHOTS_AT_ONCE:
             yield from _contextualise(encoder, waiting, layer)
             waiting, load = [], 0
-    yield from _contextualise(encoder, waiting, layer)
+    if waiting:
+        yield from _contextualise(encoder, waiting, layer)
 
 
 def check(config: Config, number: int, shots: NDArray[np.floating], global_embedding: NDArray[np.floating]) -> None:
@@ -89,34 +100,49 @@ def check(config: Config, number: int, shots: NDArray[np.floating], global_embed
 @torch.inference_mode()
 def _contextualise(
     encoder: Encoder, titles: list[tuple[NDArray[np.floating], NDArray[np.floating]]], layer: int | None
-) -> Iterator[NDArray[np.float32]]:
+) -> list[NDArray[np.float32]]:
     config = encoder.config
-    pieces = [
-        (number, window)
-        for number, (shots, _) in enumerate(titles)
-        for window in windows(len(shots), config.max_shots, config.stride)
-    ]
-    states: list[list[NDArray[np.float32]]] = [[] for _ in titles]
-    while pieces:
-        batch: list[tuple[int, tuple[int, int]]] = []
+    waiting: deque[Window] = deque()
+    for title, (shots, _) in enumerate(titles):
+        chosen = most_central(len(shots), config.max_shots, config.stride)
+        for number, (start, stop) in enumerate(windows(len(shots), config.max_shots, config.stride)):
+            waiting.append(Window(title, start, stop, np.flatnonzero(chosen[start:stop] == number)))
+    states = []
+    while waiting:
+        batch: list[Window] = []
         load = 0
-        while pieces and (not batch or load + pieces[0][1][1] - pieces[0][1][0] <= SHOTS_AT_ONCE):
-            batch.append(pieces.pop(0))
-            load += batch[-1][1][1] - batch[-1][1][0]
-        device = encoder.cls.device
-        shots = np.concatenate([titles[number][0][start:stop] for number, (start, stop) in batch], dtype=np.float32)
-        title_embeddings = np.stack([titles[number][1] for number, _ in batch]).astype(np.float32)
-        lengths = [stop - start for _, (start, stop) in batch]
-        out = encoder(
-            torch.from_numpy(shots).to(device),
-            torch.from_numpy(title_embeddings).to(device),
-            Packing.of(lengths, device),
-            layer=layer,
-        )
-        for (number, _), rows in zip(batch, out.cpu().split(lengths), strict=True):
-            states[number].append(rows.numpy())
-    for (shots, _), of_windows in zip(titles, states, strict=True):
-        n = len(shots)
-        chosen = most_central(n, config.max_shots, config.stride)
-        starts = np.array([start for start, _ in windows(n, config.max_shots, config.stride)])
-        yield np.stack(of_windows)[chosen, np.arange(n) - starts[chosen]]
+        while waiting and (not batch or load + waiting[0].stop - waiting[0].start <= SHOTS_AT_ONCE):
+            batch.append(waiting.popleft())
+            load += batch[-1].stop - batch[-1].start
+        states.append(_states(encoder, titles, batch, layer).cpu())
+    # Each window kept the shots next to those of the window before, so together they are the titles in order.
+    return [part.numpy() for part in torch.cat(states).split([len(shots) for shots, _ in titles])]
+
+
+def _states(
+    encoder: Encoder,
+    titles: list[tuple[NDArray[np.floating], NDArray[np.floating]]],
+    batch: list[Window],
+    layer: int | None,
+) -> Tensor:
+    """The states of the shots that the windows keep, in order. Shots that two of them share are projected once."""
+    shots, firsts, kept = [], [], []
+    held = read = 0
+    ends: dict[int, int] = {}  # of the window before, by title
+    for window in batch:
+        shots.append(titles[window.title][0][max(window.start, ends.get(window.title, 0)) : window.stop])
+        held += len(shots[-1])
+        length = window.stop - window.start
+        firsts.append(held - length)
+        kept.append(read + window.kept)
+        read += length
+        ends[window.title] = window.stop
+    device = encoder.cls.device
+    states: Tensor = encoder(
+        torch.from_numpy(np.concatenate(shots, dtype=np.float32)).to(device),
+        torch.from_numpy(np.stack([titles[window.title][1] for window in batch]).astype(np.float32)).to(device),
+        Packing.of([window.stop - window.start for window in batch], device, firsts),
+        asked=torch.from_numpy(np.concatenate(kept)).to(device),
+        layer=layer,
+    )
+    return states

@@ -5,6 +5,7 @@ exactly the real tokens, and only attention looks at where a sequence begins and
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -14,24 +15,26 @@ SPECIAL_TOKENS = 2  # [CLS] and [GLOBAL], in front of the shots
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the tokens of B sequences of S shots together lie; T = S + 2 B tokens."""
+    """Where the tokens of B sequences lie; T tokens, 2 of them special in each sequence. Sequences may share shots."""
 
     lengths: tuple[int, ...]  # B numbers of tokens, [CLS] and [GLOBAL] included
-    order: Tensor  # (T,) each token's row in the concatenation of B [CLS], B [GLOBAL] and S shots
-    shot_tokens: Tensor  # (S,) each shot's token
+    order: Tensor  # (T,) each token's row in the concatenation of B [CLS], B [GLOBAL] and the shots
+    shot_tokens: Tensor  # (T - 2 B,) the tokens that are shots, sequence by sequence
     places: Tensor  # (T,) each token's place in its own sequence
     starts: Tensor  # (B + 1,) int32, the first token of each sequence, and T
 
     @classmethod
-    def of(cls, shots_per_sequence: list[int], device: torch.device | None = None) -> "Packing":
+    def of(
+        cls, shots_per_sequence: list[int], device: torch.device | None = None, firsts: list[int] | None = None
+    ) -> "Packing":
+        """firsts: the first shot of each sequence; one sequence's shots follow the other's where it is not given."""
         count = len(shots_per_sequence)
+        firsts = firsts or [0, *accumulate(shots_per_sequence[:-1])]
         order, places, starts = [], [], [0]
-        first_shot = 2 * count
-        for row, n in enumerate(shots_per_sequence):
-            order += [torch.tensor([row, count + row]), torch.arange(first_shot, first_shot + n)]
+        for row, (first, n) in enumerate(zip(firsts, shots_per_sequence, strict=True)):
+            order += [torch.tensor([row, count + row]), 2 * count + torch.arange(first, first + n)]
             places.append(torch.arange(n + SPECIAL_TOKENS))
             starts.append(starts[-1] + n + SPECIAL_TOKENS)
-            first_shot += n
         flat_order, flat_places = torch.cat(order), torch.cat(places)
         return cls(
             lengths=tuple(n + SPECIAL_TOKENS for n in shots_per_sequence),

@@ -58,15 +58,18 @@ class MaskedShotModelling(nn.Module):
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predictions of the shots predicted whole (q, 2304) and of those that lack one modality (p, 2304)."""
         partly = batch.partly_masked, batch.hidden_modality
+        predicted = torch.cat([batch.predicted, batch.partly_masked])
+        asked = predicted.sort().values
         states = self.encoder(
             batch.shots.to(self.dtype),
             batch.global_embeddings.to(self.dtype),
             batch.packing,
             batch.masked,
             partly if self.encoder.config.modality_masking > 0 else None,
+            asked,
         )
-        # Only predicted shots go through the output projection.
-        predictions = self.encoder.predict(states[torch.cat([batch.predicted, batch.partly_masked])])
+        # Only predicted shots go through the rest of the last block and the output projection.
+        predictions = self.encoder.predict(states[torch.searchsorted(asked, predicted)])
         whole, part = predictions.split([len(batch.predicted), len(batch.partly_masked)])
         return whole, part
 

@@ -101,6 +101,46 @@ def test_layers_are_selectable_and_the_last_one_is_the_default(small: Config) ->
     assert not any(torch.allclose(a, b) for a, b in itertools.pairwise(states))
 
 
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_states_that_are_asked_for_are_those_among_all(small: Config, positions: str, layer: int) -> None:
+    encoder = Encoder(dataclasses.replace(small, positions=positions)).eval()
+    shots, titles, packing = inputs(small, [5, 1, 16, 9])  # of the second and the last nothing is asked
+    asked = torch.tensor([0, 3, 4, 6, 21])
+    every = encoder(shots, titles, packing, layer=layer)
+    torch.testing.assert_close(encoder(shots, titles, packing, asked=asked, layer=layer), every[asked])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_asking_for_some_states_changes_no_derivative(small: Config, dtype: torch.dtype) -> None:
+    encoder = Encoder(small)
+    shots, titles, packing = inputs(small, [5, 1, 16, 9])
+    asked = torch.tensor([0, 3, 4, 5, 6, 21, 30])
+    weight = torch.randn(len(asked), small.hidden)
+
+    def derivatives(states: torch.Tensor) -> list[torch.Tensor]:
+        return list(torch.autograd.grad((states.float() * weight).sum(), list(encoder.parameters()), allow_unused=True))
+
+    given = shots.to(dtype), titles.to(dtype), packing
+    few = derivatives(encoder(*given, asked=asked))
+    every = derivatives(encoder(*given)[asked])
+    largest = max(d.abs().max() for d in every if d is not None)
+    for (name, _), a, b in zip(encoder.named_parameters(), few, every, strict=True):
+        assert (a is None) == (b is None), name
+        if a is not None and b is not None:
+            error = (a - b).norm() / b.norm().clamp(min=1e-3 * largest)
+            assert error < (1e-4 if dtype == torch.float32 else 0.03), name
+
+
+def test_sequences_may_share_shots(small: Config) -> None:
+    encoder = Encoder(small).eval()
+    shots, titles, _ = inputs(small, [16])
+    parts = [(0, 10), (6, 16), (6, 16)]
+    together = encoder(shots, titles.expand(3, -1), Packing.of([10, 10, 10], firsts=[0, 6, 6])).split(10)
+    for states, (start, stop) in zip(together, parts, strict=True):
+        torch.testing.assert_close(states, encoder(shots[start:stop], titles, Packing.of([10])), atol=1e-5, rtol=1e-5)
+
+
 def test_attention_in_bf16_and_its_derivative_agree_with_float32() -> None:
     packing = Packing.of([5, 1, 26])  # of 7, 3 and 28 tokens
     exact = [torch.randn(38, 2, 16, requires_grad=True) for _ in range(3)]

@@ -1,17 +1,24 @@
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model.checkpoint import export, tensors
 from model.config import Config
 from model.encoder import Encoder
 from model.inference import contextualise, contextualise_many, load
 from model.packing import Packing
+from model.windows import most_central, windows
 
 Vectors = Callable[[int, int], np.ndarray]
+SMALL = dataclasses.replace(
+    Config.embedded(), layers=2, hidden=32, heads=2, global_dim=16, max_shots=16, stride=8, precision="fp32"
+)
 
 
 @pytest.fixture
@@ -26,17 +33,17 @@ def titles(unit_vectors: Vectors) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def test_a_shots_vector_does_not_depend_on_what_shares_the_batch(encoder: Encoder, unit_vectors: Vectors) -> None:
-    given = titles(unit_vectors)
-    together = list(contextualise_many(encoder, given))
-    for (shots, about), states in zip(given, together, strict=True):
+    some = titles(unit_vectors)
+    together = list(contextualise_many(encoder, some))
+    for (shots, about), states in zip(some, together, strict=True):
         assert states.shape == (len(shots), encoder.config.hidden)
         assert states.dtype == np.float32
         np.testing.assert_allclose(states, contextualise(encoder, shots, about), atol=1e-5)
 
 
 def test_the_same_input_gives_the_same_bits(encoder: Encoder, unit_vectors: Vectors) -> None:
-    given = titles(unit_vectors)
-    for a, b in zip(contextualise_many(encoder, given), contextualise_many(encoder, given), strict=True):
+    some = titles(unit_vectors)
+    for a, b in zip(contextualise_many(encoder, some), contextualise_many(encoder, some), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -87,3 +94,36 @@ def test_unusable_vectors_are_refused(encoder: Encoder, shots: np.ndarray, about
 
 def test_no_titles_give_no_vectors(encoder: Encoder) -> None:
     assert list(contextualise_many(encoder, [])) == []
+
+
+@pytest.mark.parametrize("lengths", [[24, 24], [48], [1] * 48, [30, 18, 5]])
+def test_titles_that_fill_a_pass_exactly_are_computed_once_each(
+    encoder: Encoder, unit_vectors: Vectors, monkeypatch: pytest.MonkeyPatch, lengths: list[int]
+) -> None:
+    monkeypatch.setattr("model.inference.SHOTS_AT_ONCE", 48)
+    some = [(unit_vectors(n, n), np.ones(16, dtype=np.float32)) for n in lengths]
+    for (shots, about), states in zip(some, contextualise_many(encoder, some), strict=True):
+        np.testing.assert_allclose(states, contextualise(encoder, shots, about), atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=5), layer=st.sampled_from([0, 1, 2]))
+def test_every_shot_is_its_state_in_its_most_central_window_read_alone(lengths: list[int], layer: int) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(SMALL).eval()
+    rng = np.random.default_rng(0)
+    some = [(rng.standard_normal((n, 2304), dtype=np.float32) / 48, np.ones(16, dtype=np.float32)) for n in lengths]
+    for (shots, about), states in zip(some, contextualise_many(encoder, some, layer), strict=True):
+        parts = windows(len(shots), SMALL.max_shots, SMALL.stride)
+        alone = [
+            encoder(
+                torch.from_numpy(shots[start:stop]),
+                torch.from_numpy(about)[None],
+                Packing.of([stop - start]),
+                layer=layer,
+            ).detach()
+            for start, stop in parts
+        ]
+        chosen = most_central(len(shots), SMALL.max_shots, SMALL.stride)
+        expected = torch.stack([alone[part][shot - parts[part][0]] for shot, part in enumerate(chosen)])
+        np.testing.assert_allclose(states, expected, atol=1e-5)
