@@ -206,8 +206,8 @@ class DeltaLake(dg.ConfigurableIOManager):
         """Replace the partitions' files by `added`. When another writer's commit came between, whether it concerns
         these partitions is told by doing it again on the newer log, after a growing pause with jitter.
 
-        Raises CommitFailedError for a race that was lost too often, and for a log that takes no commit although nobody
-        else writes to it.
+        Raises OSError for a race that was lost too often, and for a log that takes no commit although nobody else
+        writes to it.
         """
         from deltalake import CommitProperties
         from deltalake.exceptions import CommitFailedError
@@ -227,10 +227,14 @@ class DeltaLake(dg.ConfigurableIOManager):
                     commit_properties=CommitProperties(max_commit_retries=0),
                 )
                 return
-            except CommitFailedError:
+            except CommitFailedError as error:
                 failures[found.version()] += 1
                 if failures.total() == ATTEMPTS or failures[found.version()] == ATTEMPTS_ON_A_VERSION:
-                    raise
+                    raise OSError(
+                        f"The Delta log of {table} in {self.uri} took none of {failures.total()} commits, the last "
+                        f"{failures[found.version()]} of them on version {found.version()} ({error}). Nothing was "
+                        "changed. See whether the store is full or read-only, or who writes to the table without end."
+                    ) from error
             pause = min(FIRST_PAUSE_S * 2 ** failures.total(), LONGEST_PAUSE_S)
             time.sleep(pause * (0.5 + random.random()))
 

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -555,11 +554,10 @@ def test_a_log_that_cannot_be_written_leaves_the_old_partition_readable(lake: De
     log = Path(lake.table_uri("shots")) / "_delta_log"
     # Root may write anywhere, so a mode bit stops nobody here: the name of the next commit is taken by a folder.
     (log / f"{2:020}.json").mkdir()
-    started = time.monotonic()
-    with pytest.raises(Exception, match=r".") as raised:
+    with pytest.raises(
+        OSError, match=r"log of shots in .* took none of 5 commits, .* on version 1 \(.*Nothing was changed"
+    ):
         lake.write("shots", {"title_id": "a"}, shots(3), "new")
-    assert not isinstance(raised.value, ContractError | LookupError)
-    assert time.monotonic() - started < 60, "retries are bounded"
     (log / f"{2:020}.json").rmdir()
     assert lake.data_versions("shots") == {("a",): "old"}
     assert len(lake.read("shots", title_id="a")) == 2
