@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from resources.media import read_frames, scaled, shot_audio  # noqa: E402
-from resources.shots import CutDetector, ShotDetector, TransNetCuts, detect_shots  # noqa: E402
+from resources.shots import CutDetector, ShotDetector, detect_shots  # noqa: E402
+from resources.transnet import TransNetCuts  # noqa: E402
 
 SINTEL = ROOT.parent / "shared" / "media" / "titles" / "sintel-trailer" / "sintel-trailer.mp4"
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from resources.errors import BadInput
 from resources.media import read_frames, scaled
-from resources.shots import CutDetector, SampledFrame, Shot, ShotDetector, TransNetCuts, detect_shots, sample_frames
+from resources.shots import CutDetector, SampledFrame, Shot, ShotDetector, detect_shots, sample_frames
+from resources.transnet import TransNetCuts
 from tests.resources.films import number_of, numbered, render, scenes
 
 Found = list[tuple[Shot, list[SampledFrame]]]
