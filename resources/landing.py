@@ -20,21 +20,18 @@ import logging
 import math
 import os
 import re
-import shutil
-import stat
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from resources.errors import BadInput
+from resources.places import TITLE_JSON_LIMIT, Bucket, File, Folder, Place, local_path, sha256_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TITLE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-TITLE_JSON_LIMIT = 1 << 20
 LABELS_LIMIT = 256 << 20
 PAIRS_LIMIT = 256 << 20  # of all pairs files together
 CAPTION_LIMIT = 4096  # characters
@@ -129,135 +125,8 @@ class Landing:
     waiting: list[Problem] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _File:
-    name: str
-    size: int
-    version: str  # modification time in ns, or ETag
-    modified: float  # seconds since the epoch
-    link_out: bool = False
-
-    @property
-    def small_json(self) -> bool:
-        return self.name == "title.json" and self.size <= TITLE_JSON_LIMIT
-
-
 class _Waiting(Exception):
     """The folder is not complete yet; the message says what is awaited."""
-
-
-class _Place(Protocol):
-    """Where a landing zone lies. Paths are relative to its root, with / between the parts."""
-
-    settles: bool  # whether a file can be seen half written
-
-    def folders(self, path: str) -> Iterable[tuple[str, list[_File]]]: ...
-    def files(self, path: str) -> list[_File]: ...
-    def read(self, path: str, file: _File, limit: int) -> bytes: ...
-    def open(self, path: str) -> IO[bytes]: ...
-    def uri(self, path: str) -> str: ...
-
-
-class _Folder:
-    settles = True
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        if not root.is_dir():
-            raise BadInput(f"the landing zone {root} is not a folder; create it or set MEDIAFM_LANDING")
-
-    def folders(self, path: str) -> Iterator[tuple[str, list[_File]]]:
-        top = self.root / path
-        for name in sorted(os.listdir(top)) if top.is_dir() else []:
-            if (top / name).is_dir() and not name.startswith("."):
-                yield name, self.files(f"{path}/{name}")
-
-    def files(self, path: str) -> list[_File]:
-        folder = self.root / path
-        if not folder.is_dir():
-            return []
-        inside = os.path.realpath(folder) + os.sep
-        files = []
-        for entry in os.scandir(folder):
-            try:
-                info = entry.stat()
-            except OSError:  # a broken link, or deleted since it was listed
-                continue
-            if stat.S_ISREG(info.st_mode) and not entry.name.startswith("."):
-                out = entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside)
-                files.append(_File(entry.name, info.st_size, str(info.st_mtime_ns), info.st_mtime, out))
-        return sorted(files, key=lambda file: file.name)
-
-    def read(self, path: str, file: _File, limit: int) -> bytes:
-        with self.open(f"{path}/{file.name}") as stream:
-            return stream.read(limit)
-
-    def open(self, path: str) -> IO[bytes]:
-        return open(self.root / path, "rb")
-
-    def uri(self, path: str) -> str:
-        return str((self.root / path).absolute())
-
-
-# A sensor looks every few seconds: an unchanged title.json (bucket, key, ETag) is not paid for again.
-_OBJECTS_READ: dict[tuple[str, str, str], bytes] = {}
-
-
-class _Bucket:
-    """An S3 prefix. Endpoint, region and credentials come from boto3's own environment variables and files."""
-
-    settles = False  # S3 shows an object only once it is whole
-
-    def __init__(self, uri: str) -> None:
-        import boto3
-
-        self.bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        if not self.bucket:
-            raise BadInput(f"the landing zone {uri} names no bucket; write s3://bucket/prefix")
-        self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        self.s3 = boto3.client("s3")
-
-    def _objects(self, path: str) -> Iterator[tuple[str, _File]]:
-        """Every object below `path`, as (folder below `path` or "", file), in key order: one request per 1000."""
-        root = f"{self.prefix}{path}/"
-        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=root):
-            for found in page.get("Contents", []):
-                folder, _, name = found["Key"].removeprefix(root).rpartition("/")
-                if name and not name.startswith("."):
-                    etag = found["ETag"].strip('"')
-                    yield folder, _File(name, found["Size"], etag, found["LastModified"].timestamp())
-
-    def folders(self, path: str) -> list[tuple[str, list[_File]]]:
-        folders: dict[str, list[_File]] = {}
-        for folder, file in self._objects(path):
-            title_id, _, below = folder.partition("/")
-            if title_id and not title_id.startswith("."):
-                files = folders.setdefault(title_id, [])
-                if not below:
-                    files.append(file)
-        # A first look at a large catalogue would outlast a sensor's patience if it read one title.json at a time.
-        wanted = [(f"{path}/{name}", file) for name, files in folders.items() for file in files if file.small_json]
-        with ThreadPoolExecutor(16) as readers:
-            list(readers.map(lambda one: self.read(one[0], one[1], TITLE_JSON_LIMIT), wanted))
-        return sorted(folders.items())
-
-    def files(self, path: str) -> list[_File]:
-        return [file for folder, file in self._objects(path) if not folder]
-
-    def read(self, path: str, file: _File, limit: int) -> bytes:
-        key = self.bucket, f"{self.prefix}{path}/{file.name}", file.version
-        if key not in _OBJECTS_READ:
-            data = self.s3.get_object(Bucket=self.bucket, Key=key[1])["Body"].read(limit)
-            if len(_OBJECTS_READ) >= 100_000:
-                _OBJECTS_READ.clear()
-            _OBJECTS_READ[key] = data
-        return _OBJECTS_READ[key]
-
-    def open(self, path: str) -> IO[bytes]:
-        return self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
-
-    def uri(self, path: str) -> str:
-        return f"s3://{self.bucket}/{self.prefix}{path}"
 
 
 class LandingZone(dg.ConfigurableResource):
@@ -298,13 +167,13 @@ class LandingZone(dg.ConfigurableResource):
         Raises BadInput when the name leaves the drop's folder or the file is gone.
         """
         place = self._place()
-        with _local(place, self._path(place, drop, name)) as path:
+        with local_path(place, self._path(place, drop, name)) as path:
             yield path
 
     def sha256(self, drop: Drop, name: str) -> str:
         """SHA-256 (hex) of the drop's file `name`, read in pieces. Raises BadInput as `local` does."""
         place = self._place()
-        return _sha256(place, self._path(place, drop, name))
+        return sha256_of(place, self._path(place, drop, name))
 
     def captioned_clips(self) -> list[CaptionedClip] | None:
         """The lines of all pairs files, file by file, or None when nobody dropped any.
@@ -333,12 +202,12 @@ class LandingZone(dg.ConfigurableResource):
     @contextmanager
     def local_video(self, clip: CaptionedClip) -> Iterator[Path]:
         """A local path to the clip's video, valid inside the `with` block (on S3: a download, deleted after)."""
-        with _local(self._place(), f"pairs/{clip.video}") as path:
+        with local_path(self._place(), f"pairs/{clip.video}") as path:
             yield path
 
     def video_sha256(self, clip: CaptionedClip) -> str:
         """SHA-256 (hex) of the clip's video, read in pieces."""
-        return _sha256(self._place(), f"pairs/{clip.video}")
+        return sha256_of(self._place(), f"pairs/{clip.video}")
 
     def label_files(self) -> dict[str, str]:
         """task -> path or URI of its label file. Raises BadInput when a task has two files."""
@@ -373,15 +242,15 @@ class LandingZone(dg.ConfigurableResource):
                 digest.update(piece)
         return digest.hexdigest()
 
-    def _place(self) -> _Place:
-        return _Bucket(self.uri) if self.uri.startswith("s3://") else _Folder(Path(self.uri).expanduser())
+    def _place(self) -> Place:
+        return Bucket(self.uri) if self.uri.startswith("s3://") else Folder(Path(self.uri).expanduser())
 
-    def _path(self, place: _Place, drop: Drop, name: str) -> str:
+    def _path(self, place: Place, drop: Drop, name: str) -> str:
         _require_title_id(drop.title_id)
         _require_inside(name, next((f for f in place.files(f"titles/{drop.title_id}") if f.name == name), None))
         return f"titles/{drop.title_id}/{name}"
 
-    def _drop(self, place: _Place, title_id: str, files: list[_File]) -> Drop:
+    def _drop(self, place: Place, title_id: str, files: list[File]) -> Drop:
         _require_title_id(title_id)
         by_name = {file.name: file for file in files}
         if "title.json" not in by_name:
@@ -414,8 +283,8 @@ class LandingZone(dg.ConfigurableResource):
             landed_at=datetime.fromtimestamp(title_json.modified, UTC),
         )
 
-    def _label_files(self, place: _Place) -> dict[str, _File]:
-        found: dict[str, _File] = {}
+    def _label_files(self, place: Place) -> dict[str, File]:
+        found: dict[str, File] = {}
         for file in place.files("labels"):
             task, extension = os.path.splitext(file.name)
             if extension.lower() not in (".csv", ".jsonl", ".parquet"):
@@ -430,27 +299,6 @@ class LandingZone(dg.ConfigurableResource):
         return found
 
 
-@contextmanager
-def _local(place: _Place, path: str) -> Iterator[Path]:
-    if isinstance(place, _Folder):
-        yield Path(place.uri(path))
-        return
-    # The name is kept out of the path (it is from outside), the extension helps people who look.
-    with tempfile.TemporaryDirectory(prefix="mediafm-") as folder:
-        target = Path(folder) / ("file" + re.sub(r"[^.A-Za-z0-9]", "", Path(path).suffix)[:16])
-        with place.open(path) as source, open(target, "wb") as copy:
-            shutil.copyfileobj(source, copy, 1 << 20)
-        yield target
-
-
-def _sha256(place: _Place, path: str) -> str:
-    digest = hashlib.sha256()
-    with place.open(path) as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
@@ -463,7 +311,7 @@ def _require_title_id(title_id: str) -> None:
         )
 
 
-def _require_inside(name: str, file: _File | None, folder: str = "the title's folder") -> None:
+def _require_inside(name: str, file: File | None, folder: str = "the title's folder") -> None:
     if not name or name in (".", "..") or "/" in name or "\0" in name:
         raise BadInput(f"{name!r} is not a plain file name; files must lie in {folder} itself")
     if file is None:
@@ -522,7 +370,7 @@ def _is_text(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in TEXT_FORMATS
 
 
-def _only_media(files: list[_File]) -> str:
+def _only_media(files: list[File]) -> str:
     candidates = [f.name for f in files if not _is_text(f.name) and not f.name.lower().endswith(".json")]
     if len(candidates) > 1:
         known = [name for name in candidates if os.path.splitext(name)[1].lower() in MEDIA_EXTENSIONS]
@@ -643,7 +491,7 @@ def _label_row(said: dict[str, Any], column: str) -> tuple[Any, ...]:
     return clip_id, title_id, start_s, end_s, value
 
 
-def _captioned_clip(said: dict[str, Any], files: dict[str, _File], where: str) -> CaptionedClip:
+def _captioned_clip(said: dict[str, Any], files: dict[str, File], where: str) -> CaptionedClip:
     """One checked line of a pairs file, beside which `files` lie; ValueError or BadInput says what is wrong with it."""
     caption, video = said.get("caption"), said.get("video")
     if not isinstance(caption, str) or not caption.strip() or len(caption) > CAPTION_LIMIT:

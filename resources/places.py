@@ -1,0 +1,179 @@
+"""Where a landing zone lies: a local folder or an S3 prefix, listed and read alike."""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from resources.errors import BadInput
+
+TITLE_JSON_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a folder. link_out: a link that leads out of the folder."""
+
+    name: str
+    size: int  # bytes
+    version: str  # modification time in ns, or ETag
+    modified: float  # seconds since the epoch
+    link_out: bool = False
+
+    @property
+    def small_json(self) -> bool:
+        return self.name == "title.json" and self.size <= TITLE_JSON_LIMIT
+
+
+class Place(Protocol):
+    """Where a landing zone lies. Paths are relative to its root, with / between the parts."""
+
+    settles: bool  # whether a file can be seen half written
+
+    def folders(self, path: str) -> Iterable[tuple[str, list[File]]]:
+        """The folders in `path` and their files, in the order of their names; hidden ones are left out."""
+
+    def files(self, path: str) -> list[File]:
+        """The files in `path`; none if there is no such folder."""
+
+    def read(self, path: str, file: File, limit: int) -> bytes:
+        """The file's first `limit` bytes."""
+
+    def open(self, path: str) -> IO[bytes]: ...
+
+    def uri(self, path: str) -> str: ...
+
+
+class Folder:
+    """A local folder. Raises BadInput when it is not there."""
+
+    settles = True
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if not root.is_dir():
+            raise BadInput(f"the landing zone {root} is not a folder; create it or set MEDIAFM_LANDING")
+
+    def folders(self, path: str) -> Iterator[tuple[str, list[File]]]:
+        top = self.root / path
+        for name in sorted(os.listdir(top)) if top.is_dir() else []:
+            if (top / name).is_dir() and not name.startswith("."):
+                yield name, self.files(f"{path}/{name}")
+
+    def files(self, path: str) -> list[File]:
+        folder = self.root / path
+        if not folder.is_dir():
+            return []
+        inside = os.path.realpath(folder) + os.sep
+        files = []
+        for entry in os.scandir(folder):
+            try:
+                info = entry.stat()
+            except OSError:  # a broken link, or deleted since it was listed
+                continue
+            if stat.S_ISREG(info.st_mode) and not entry.name.startswith("."):
+                out = entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside)
+                files.append(File(entry.name, info.st_size, str(info.st_mtime_ns), info.st_mtime, out))
+        return sorted(files, key=lambda file: file.name)
+
+    def read(self, path: str, file: File, limit: int) -> bytes:
+        with self.open(f"{path}/{file.name}") as stream:
+            return stream.read(limit)
+
+    def open(self, path: str) -> IO[bytes]:
+        return open(self.root / path, "rb")
+
+    def uri(self, path: str) -> str:
+        return str((self.root / path).absolute())
+
+
+# A sensor looks every few seconds: an unchanged title.json (bucket, key, ETag) is not paid for again.
+_OBJECTS_READ: dict[tuple[str, str, str], bytes] = {}
+
+
+class Bucket:
+    """An S3 prefix. Endpoint, region and credentials come from boto3's own environment variables and files."""
+
+    settles = False  # S3 shows an object only once it is whole
+
+    def __init__(self, uri: str) -> None:
+        import boto3
+
+        self.bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not self.bucket:
+            raise BadInput(f"the landing zone {uri} names no bucket; write s3://bucket/prefix")
+        self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        self.s3 = boto3.client("s3")
+
+    def _objects(self, path: str) -> Iterator[tuple[str, File]]:
+        """Every object below `path`, as (folder below `path` or "", file), in key order: one request per 1000."""
+        root = f"{self.prefix}{path}/"
+        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=root):
+            for found in page.get("Contents", []):
+                folder, _, name = found["Key"].removeprefix(root).rpartition("/")
+                if name and not name.startswith("."):
+                    etag = found["ETag"].strip('"')
+                    yield folder, File(name, found["Size"], etag, found["LastModified"].timestamp())
+
+    def folders(self, path: str) -> list[tuple[str, list[File]]]:
+        folders: dict[str, list[File]] = {}
+        for folder, file in self._objects(path):
+            title_id, _, below = folder.partition("/")
+            if title_id and not title_id.startswith("."):
+                files = folders.setdefault(title_id, [])
+                if not below:
+                    files.append(file)
+        # A first look at a large catalogue would outlast a sensor's patience if it read one title.json at a time.
+        wanted = [(f"{path}/{name}", file) for name, files in folders.items() for file in files if file.small_json]
+        with ThreadPoolExecutor(16) as readers:
+            list(readers.map(lambda one: self.read(one[0], one[1], TITLE_JSON_LIMIT), wanted))
+        return sorted(folders.items())
+
+    def files(self, path: str) -> list[File]:
+        return [file for folder, file in self._objects(path) if not folder]
+
+    def read(self, path: str, file: File, limit: int) -> bytes:
+        key = self.bucket, f"{self.prefix}{path}/{file.name}", file.version
+        if key not in _OBJECTS_READ:
+            data = self.s3.get_object(Bucket=self.bucket, Key=key[1])["Body"].read(limit)
+            if len(_OBJECTS_READ) >= 100_000:
+                _OBJECTS_READ.clear()
+            _OBJECTS_READ[key] = data
+        return _OBJECTS_READ[key]
+
+    def open(self, path: str) -> IO[bytes]:
+        return self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
+
+    def uri(self, path: str) -> str:
+        return f"s3://{self.bucket}/{self.prefix}{path}"
+
+
+@contextmanager
+def local_path(place: Place, path: str) -> Iterator[Path]:
+    """The file itself, or a download that is deleted after the `with` block."""
+    if isinstance(place, Folder):
+        yield Path(place.uri(path))
+        return
+    # The name is kept out of the path (it is from outside), the extension helps people who look.
+    with tempfile.TemporaryDirectory(prefix="mediafm-") as folder:
+        target = Path(folder) / ("file" + re.sub(r"[^.A-Za-z0-9]", "", Path(path).suffix)[:16])
+        with place.open(path) as source, open(target, "wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+        yield target
+
+
+def sha256_of(place: Place, path: str) -> str:
+    """Hex, read in pieces."""
+    digest = hashlib.sha256()
+    with place.open(path) as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
