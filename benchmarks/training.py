@@ -115,16 +115,20 @@ def matmul_peak() -> float:
     return best
 
 
-def flops(config: Config, lengths: list[int], predicted: int) -> float:
-    """Of one training step: 6 per weight and token (4 where the input needs no gradient), and in every layer's
-    attention 12 x hidden x length x length; the softmax, norms and GELUs not counted.
+def flops(config: Config, batch: Batch) -> float:
+    """Of one forward and backward pass: 6 per weight and token that it is used for (4 where the input needs no
+    gradient), and in attention 12 x hidden x query x key; the softmax, norms and GELUs are not counted. The last
+    block has queries, an output and an MLP for predicted shots only.
     """
-    tokens = sum(n + 2 for n in lengths)
     hidden = config.hidden
-    blocks = config.layers * (4 + 2 * config.mlp_ratio) * hidden**2
-    attention = config.layers * 12 * hidden * sum((n + 2) ** 2 for n in lengths)
-    projections = (4 * sum(lengths) + 6 * predicted) * hidden * config.fused_dim
-    return 6 * tokens * blocks + projections + attention
+    lengths = torch.tensor(batch.packing.lengths)
+    predicted = torch.cat([batch.predicted, batch.partly_masked])
+    tokens, shots, seen = int(lengths.sum()), len(batch.shots), lengths.repeat_interleave(lengths - 2)[predicted]
+    block, key_value = (4 + 2 * config.mlp_ratio) * hidden**2, 2 * hidden**2
+    whole = (config.layers - 1) * (6 * tokens * block + 12 * hidden * float(lengths.square().sum()))
+    last = 6 * (tokens * key_value + len(predicted) * (block - key_value)) + 12 * hidden * float(seen.sum())
+    projections = (4 * shots + 6 * len(predicted)) * hidden * config.fused_dim
+    return whole + last + projections
 
 
 def shown(name: str, rates: list[float]) -> str:
@@ -214,8 +218,7 @@ def main() -> None:
         step(batches[0])
         shares = []
         for parts in batches[1:]:
-            lengths = [n - 2 for batch in parts for n in batch.packing.lengths]
-            work = flops(large, lengths, sum(len(batch.predicted) for batch in parts))
+            work = sum(flops(large, batch) for batch in parts)
             peak = matmul_peak()
             shares.append(work / seconds(lambda parts=parts: step(parts)) / peak)
         print(f"12 x 768, T = 514, {large.batch_sequences} sequences a step{', compiled' if given.compile else ''}:")
