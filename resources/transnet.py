@@ -126,6 +126,8 @@ class _Network:
         self.windows = 8 if on_gpu else min(4, os.cpu_count() or 1)
         self._exact = _Folded(model, torch.float32)
         self._quick = _Folded(model, torch.bfloat16) if on_gpu or _cpu_has_bf16() else None
+        # A float32 pass takes 100 MiB; one at a time, so that no coincidence in a long film raises the peak.
+        self._one_exact = threading.Lock()
         if on_gpu and self._quick:
             self._quick.probabilities = torch.compile(self._quick.probabilities)  # type: ignore[method-assign]
         # On a GPU one thread, so that titles take turns.
@@ -150,7 +152,8 @@ class _Network:
             # bfloat16 moves a probability by about 0.01 at most: where that could decide, float32 does.
             close = ((probabilities[:, _MARGIN:-_MARGIN] - threshold).abs() < 0.03).any(dim=1)
             if close.any():
-                probabilities[close] = self._exact.probabilities(frames[close])
+                with self._one_exact:
+                    probabilities[close] = self._exact.probabilities(frames[close])
             return probabilities.cpu().numpy()
 
 
