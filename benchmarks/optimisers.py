@@ -1,4 +1,4 @@
-"""Learning rates of Muon and AdamW, tuned alike, and how many steps Muon needs to AdamW's best validation loss.
+"""Muon and AdamW, learning rates and momenta tuned alike: the steps that Muon needs to AdamW's best validation loss.
 
     python benchmarks/optimisers.py sweep   [--steps 300]            both optimisers over their grids, one seed
     python benchmarks/optimisers.py compare [--steps 300] [--seeds 3]  the best of each, on several seeds
@@ -24,11 +24,15 @@ from model.store import Store
 from model.train import Run
 
 GRID = {
-    "adamw": [{"adamw_lr": lr} for lr in (3e-4, 1e-3, 3e-3, 1e-2)],
-    "muon": [{"muon_lr": lr, "adamw_lr": other} for other in (3e-4, 1e-3, 3e-3) for lr in (1e-2, 2e-2)],
+    "adamw": [
+        {"adamw_lr": lr, "adamw_betas": (momentum, 0.95)} for momentum in (0.8, 0.9) for lr in (3e-4, 1e-3, 3e-3)
+    ],
+    "muon": [
+        {"muon_lr": lr, "muon_momentum": momentum, "adamw_lr": 3e-3}
+        for momentum in (0.8, 0.9, 0.95)
+        for lr in (1e-2, 2e-2, 4e-2)
+    ],
 }
-
-
 SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 
 
@@ -89,8 +93,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--titles", type=int, default=200)
     parser.add_argument("--sequences", type=int, default=8)
-    parser.add_argument("--muon", type=float, nargs=2, default=(0.01, 3e-3), metavar=("MUON_LR", "ADAMW_LR"))
-    parser.add_argument("--adamw", type=float, default=3e-3, metavar="ADAMW_LR")
+    parser.add_argument(
+        "--muon", type=float, nargs=3, default=(0.02, 0.8, 3e-3), metavar=("LR", "MOMENTUM", "ADAMW_LR")
+    )
+    parser.add_argument("--adamw", type=float, nargs=2, default=(1e-3, 0.8), metavar=("LR", "BETA1"))
     given = parser.parse_args()
     if given.what == "small":
         withholding(Store.open(given.store), given.seeds)
@@ -99,13 +105,15 @@ def main() -> None:
         store = Store.update(Path(folder), map(stored, catalogue(given.titles)))
         every = max(1, given.steps // 20)
         config = dataclasses.replace(
-            Config.embedded(), layers=3, hidden=128, heads=4, batch_sequences=given.sequences, max_steps=given.steps,
+            Config.embedded(), batch_sequences=given.sequences, max_steps=given.steps,
             evaluate_every=every, warmup_steps=given.steps // 20, patience=1000, validation_windows=24, log_every=every,
             validation_share=0.1, ema_decay=0.0,
         )  # fmt: skip
-        muon = {"optimizer": "muon", "muon_lr": given.muon[0], "adamw_lr": given.muon[1]}
-        adamw = {"optimizer": "adamw", "adamw_lr": given.adamw}
-        print(f"{len(store)} titles, {store.shots:,} shots; 3 x 128, {given.sequences} sequences, {given.steps} steps")
+        lr, momentum, rest = given.muon
+        muon = {"optimizer": "muon", "muon_lr": lr, "muon_momentum": momentum, "adamw_lr": rest}
+        adamw = {"optimizer": "adamw", "adamw_lr": given.adamw[0], "adamw_betas": (given.adamw[1], 0.95)}
+        print(f"{len(store)} titles, {store.shots:,} shots")
+        print(f"{config.layers} x {config.hidden}, {given.sequences} sequences a step, {given.steps} steps")
         if given.what == "sweep":
             for optimizer, grid in GRID.items():
                 for change in grid:
