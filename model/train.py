@@ -100,10 +100,11 @@ class Place:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the processor multiplies bf16 matrices in units made for it (CUDA; AMX)."""
+    """Whether the processor has instructions that multiply bf16 matrices (CUDA; AMX or AVX-512 BF16)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
 
 class Run:
