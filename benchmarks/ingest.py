@@ -20,14 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from resources.media import read_frames, shot_audio
+from resources.pictures import scaled
+from resources.shots import CutDetector, ShotDetector, detect_shots
+from resources.transnet import TransNetCuts
 
-from resources.media import read_frames, scaled, shot_audio  # noqa: E402
-from resources.shots import CutDetector, ShotDetector, detect_shots  # noqa: E402
-from resources.transnet import TransNetCuts  # noqa: E402
-
-SINTEL = ROOT.parent / "shared" / "media" / "titles" / "sintel-trailer" / "sintel-trailer.mp4"
+SINTEL = Path(__file__).resolve().parents[2] / "shared" / "media" / "titles" / "sintel-trailer" / "sintel-trailer.mp4"
 
 
 class NoModel:

@@ -20,7 +20,6 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 ODD = ROOT.parent / "shared" / "media" / "odd"
 EXTENSIONS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".flv", ".ogv", ".wmv")
 LARGEST = 3 << 20
@@ -33,8 +32,8 @@ def sources() -> list[Path]:
             path for path in ODD.iterdir() if path.suffix in EXTENSIONS and 100 < path.stat().st_size < LARGEST
         )
         return [path for path in films if path.stat().st_size]
-    sys.path.insert(0, str(ROOT / "tests" / "resources"))
-    from films import render, scenes, tone
+    sys.path.insert(0, str(ROOT))  # the tests are not installed
+    from tests.resources.films import render, scenes, tone
 
     folder = Path(tempfile.mkdtemp(prefix="mediafm-films-"))
     return [

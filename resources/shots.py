@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Protocol
 import dagster as dg
 from pydantic import field_validator
 
-from resources.media import Frame, SmallFrames, is_hdr, read_ahead, read_frames, scaled, upright
+from resources.media import Frame, read_ahead, read_frames
+from resources.pictures import SmallFrames, is_hdr, scaled, upright
 from resources.transnet import TransNetCuts
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resources.errors import BadInput
-from resources.media import read_frames, scaled
+from resources.media import read_frames
+from resources.pictures import scaled
 from resources.shots import CutDetector, SampledFrame, Shot, ShotDetector, detect_shots, sample_frames
 from resources.transnet import TransNetCuts
 from tests.resources.films import number_of, numbered, render, scenes
