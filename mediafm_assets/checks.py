@@ -1,4 +1,5 @@
-"""A blocking check for every contract that a table's schema implies, on what is stored, a partition at a time."""
+"""A blocking check for every contract that a table's schema implies, on what is stored, a partition at a time; and
+warnings of what is right and still of little use: drops that cannot be read, an encoder that learnt no context."""
 
 import json
 import warnings
@@ -9,6 +10,7 @@ import dagster as dg
 from mediafm_assets.graph import TITLE_RESOURCES
 from mediafm_assets.materialise import catalogue_of
 from mediafm_assets.partitions import tasks_partitions, titles_partitions
+from mediafm_assets.sensors import seen_now, usable_drops
 from mediafm_assets.versions import RECIPES, Catalogue
 from resources.lake import DeltaLake
 from resources.tables import TABLES, checks
@@ -61,6 +63,14 @@ def contract_checks(table: str) -> dg.AssetChecksDefinition:
     return contract
 
 
+@dg.asset_check(asset="drops", required_resource_keys={"landing"})
+def usable(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    """Every complete folder and label file of the landing zone can be used. The landing sensor says so by itself."""
+    _drops, _labels, problems = seen_now(context.resources.landing)
+    seen = usable_drops(problems)
+    return dg.AssetCheckResult(passed=seen.passed, severity=seen.severity, metadata=seen.metadata)
+
+
 @dg.asset_check(asset="encoder", required_resource_keys=TITLE_RESOURCES)
 def has_learnt_context(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """On titles that were held out, the encoder predicts masked shots better than any predictor without a model."""
@@ -73,4 +83,4 @@ def has_learnt_context(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckR
 with warnings.catch_warnings():
     # Checks by partition are a preview in the pinned Dagster; the UI then shows which title breaks a contract.
     warnings.simplefilter("ignore", dg.PreviewWarning)
-    CHECKS = [*(contract_checks(table) for table in TABLES), has_learnt_context]
+    CHECKS = [*(contract_checks(table) for table in TABLES), usable, has_learnt_context]

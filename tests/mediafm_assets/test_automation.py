@@ -183,6 +183,17 @@ def test_the_landing_sensor_shows_what_cannot_be_used_as_a_failed_check_on_drops
     assert "no-film" not in result.dynamic_partitions_requests[0].partition_keys
 
 
+def test_what_cannot_be_used_is_shown_by_a_check_that_the_ui_lists_and_can_run(places: Places, drop: Drop) -> None:
+    drop(places.landing, "no-film", None)
+    with dg.DagsterInstance.ephemeral() as instance:
+        reported = next(e for e in tick_landing(instance, places, None).asset_events if hasattr(e, "check_name"))
+        assert reported.asset_check_key in defs().resolve_asset_graph().asset_check_keys
+        job = defs().resolve_implicit_global_asset_job_def()
+        only = job.get_subset(asset_selection=set(), asset_check_selection={reported.asset_check_key})
+        (run,) = only.execute_in_process(instance=instance).get_asset_check_evaluations()
+    assert (run.passed, run.severity, dict(run.metadata)) == (False, reported.severity, dict(reported.metadata))
+
+
 def test_a_folder_without_title_json_is_left_alone(places: Places, drop: Drop) -> None:
     folder = drop(places.landing, "copying", None)
     (folder / "title.json").unlink()
