@@ -57,6 +57,7 @@ def contract_checks(table: str) -> dg.AssetChecksDefinition:
                 asset_key=table,
                 passed=not found,
                 severity=dg.AssetCheckSeverity.ERROR,
+                description="; ".join(found[:3]) or None,  # what the UI shows without a click
                 metadata={"violations": found[:20]} if found else {},
             )
 
@@ -68,7 +69,9 @@ def usable(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """Every complete folder and label file of the landing zone can be used. The landing sensor says so by itself."""
     _drops, _labels, problems = seen_now(context.resources.landing)
     seen = usable_drops(problems)
-    return dg.AssetCheckResult(passed=seen.passed, severity=seen.severity, metadata=seen.metadata)
+    return dg.AssetCheckResult(
+        passed=seen.passed, severity=seen.severity, description=seen.description, metadata=seen.metadata
+    )
 
 
 @dg.asset_check(asset="encoder", required_resource_keys=TITLE_RESOURCES)

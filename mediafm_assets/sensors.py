@@ -99,6 +99,7 @@ def usable_drops(problems: Sequence[str]) -> dg.AssetCheckEvaluation:
         check_name="usable",
         passed=not problems,
         severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(problems[:5]) or None,  # what the UI shows without a click
         metadata={"problems": list(problems[:50])} if problems else {},
     )
 

@@ -191,7 +191,9 @@ def test_what_cannot_be_used_is_shown_by_a_check_that_the_ui_lists_and_can_run(p
         job = defs().resolve_implicit_global_asset_job_def()
         only = job.get_subset(asset_selection=set(), asset_check_selection={reported.asset_check_key})
         (run,) = only.execute_in_process(instance=instance).get_asset_check_evaluations()
-    assert (run.passed, run.severity, dict(run.metadata)) == (False, reported.severity, dict(reported.metadata))
+    assert (run.passed, run.severity, run.metadata) == (False, reported.severity, reported.metadata)
+    assert run.description == reported.description
+    assert run.description.startswith("no-film: landing: ")
 
 
 def test_a_folder_without_title_json_is_left_alone(places: Places, drop: Drop) -> None:
