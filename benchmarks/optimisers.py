@@ -25,11 +25,13 @@ from model.train import Run
 
 GRID = {
     "adamw": [
-        {"adamw_lr": lr, "adamw_betas": (momentum, 0.95)} for momentum in (0.8, 0.9) for lr in (3e-4, 1e-3, 3e-3)
+        {"adamw_lr": lr, "adamw_betas": (momentum, 0.95)}
+        for momentum in (0.7, 0.8, 0.9)
+        for lr in (3e-4, 1e-3, 3e-3, 1e-2)
     ],
     "muon": [
         {"muon_lr": lr, "muon_momentum": momentum, "adamw_lr": 3e-3}
-        for momentum in (0.8, 0.9, 0.95)
+        for momentum in (0.7, 0.8, 0.9, 0.95)
         for lr in (1e-2, 2e-2, 4e-2)
     ],
 }

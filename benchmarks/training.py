@@ -27,7 +27,7 @@ from model.attention import attend
 from model.batches import Batch, training_batches, windows_of
 from model.config import Config
 from model.encoder import Encoder
-from model.optim import optimizers
+from model.optim import optimizers, parameter_groups
 from model.packing import Packing
 from model.store import Store, StoredTitle
 from model.train import MaskedShotModelling, has_fast_bf16
@@ -56,10 +56,10 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def ours(config: Config, compiled: bool = False) -> Callable[[list[Batch]], None]:
+def ours(config: Config, compiled: bool = False, dtype: torch.dtype = DTYPE) -> Callable[[list[Batch]], None]:
     """A training step of this project's encoder on a step's microbatches."""
     encoder = Encoder(config).to(DEVICE)
-    objective = MaskedShotModelling(encoder, DTYPE)
+    objective = MaskedShotModelling(encoder, dtype)
     forward = torch.compile(objective, dynamic=True) if compiled else objective
     made = optimizers(encoder, config)
 
@@ -131,6 +131,12 @@ def flops(config: Config, batch: Batch) -> float:
     return whole + last + projections
 
 
+def orthogonalisation_flops(config: Config) -> float:
+    """Of Muon's five Newton-Schulz steps, 4 m²n + 2 m³ each for a matrix of m × n, m <= n; the same for any batch."""
+    shapes = [sorted(matrix.shape) for _, matrix in parameter_groups(Encoder(config))["hidden"]]
+    return sum(5 * (4 * m * m * n + 2 * m**3) for m, n in shapes)
+
+
 def shown(name: str, rates: list[float]) -> str:
     return f"  {name:<28} {statistics.median(rates):>10,.0f} shots/s   ({min(rates):,.0f} to {max(rates):,.0f})"
 
@@ -176,6 +182,8 @@ def main() -> None:
         batches = [b for _, _, b in itertools.islice(training_batches(store, train, middle, 0), given.rounds + 1)]
         adamw = dataclasses.replace(middle, optimizer="adamw")
         steps = {"BertModel, AdamW": theirs(adamw, batches), "ours, AdamW": ours(adamw), "ours, Muon": ours(middle)}
+        if torch.float32 != DTYPE:
+            steps["ours, AdamW, float32"] = ours(adamw, dtype=torch.float32)
         if given.compile:
             steps["ours, Muon, compiled"] = ours(middle, compiled=True)
             steps["ours, Muon, compiled"](batches[0])
@@ -188,6 +196,12 @@ def main() -> None:
         print(
             f"  Muon / AdamW:                 {ratio(rates['ours, Muon'], rates['ours, AdamW']):.2f}  (target >= 0.9)"
         )
+        extra = orthogonalisation_flops(middle) / statistics.mean(
+            sum(flops(middle, batch) for batch in step) for step in batches
+        )
+        print(f"  Muon's own products / a step's: {extra:.2f}")
+        if torch.float32 != DTYPE:
+            print(f"  bf16 / float32:               {ratio(rates['ours, AdamW'], rates['ours, AdamW, float32']):.2f}")
         if given.compile:
             print(f"  compiled / not:               {ratio(rates['ours, Muon, compiled'], rates['ours, Muon']):.2f}")
 
