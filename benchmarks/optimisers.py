@@ -96,9 +96,13 @@ def main() -> None:
     parser.add_argument("--titles", type=int, default=200)
     parser.add_argument("--sequences", type=int, default=8)
     parser.add_argument(
-        "--muon", type=float, nargs=3, default=(0.02, 0.8, 3e-3), metavar=("LR", "MOMENTUM", "ADAMW_LR")
+        "--muon",
+        type=float,
+        nargs=4,
+        default=(0.02, 0.8, 3e-3, 0.8),
+        metavar=("LR", "MOMENTUM", "ADAMW_LR", "ADAMW_BETA1"),
     )
-    parser.add_argument("--adamw", type=float, nargs=2, default=(1e-3, 0.8), metavar=("LR", "BETA1"))
+    parser.add_argument("--adamw", type=float, nargs=2, default=(3e-3, 0.8), metavar=("LR", "BETA1"))
     given = parser.parse_args()
     if given.what == "small":
         withholding(Store.open(given.store), given.seeds)
@@ -111,8 +115,10 @@ def main() -> None:
             evaluate_every=every, warmup_steps=given.steps // 20, patience=1000, validation_windows=24, log_every=every,
             validation_share=0.1, ema_decay=0.0,
         )  # fmt: skip
-        lr, momentum, rest = given.muon
-        muon = {"optimizer": "muon", "muon_lr": lr, "muon_momentum": momentum, "adamw_lr": rest}
+        lr, momentum, rest, beta = given.muon
+        muon = {
+            "optimizer": "muon", "muon_lr": lr, "muon_momentum": momentum, "adamw_lr": rest, "adamw_betas": (beta, 0.95)
+        }  # fmt: skip
         adamw = {"optimizer": "adamw", "adamw_lr": given.adamw[0], "adamw_betas": (given.adamw[1], 0.95)}
         print(f"{len(store)} titles, {store.shots:,} shots")
         print(f"{config.layers} x {config.hidden}, {given.sequences} sequences a step, {given.steps} steps")
