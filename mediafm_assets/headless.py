@@ -262,7 +262,7 @@ def report(work: Driver, drops: int) -> int:
     for failure in work.failures:
         print(f"FAILED {failure}", file=sys.stderr)
     if work.failures:
-        print(f"{len(work.failures)} failed; everything else is up to date ({drops} titles)", file=sys.stderr)
+        print(f"{len(work.failures)} failed; of {drops} titles everything else is up to date", file=sys.stderr)
         return 1
     print(f"{drops} titles up to date" + ("" if work.runs else ": nothing had changed, no step was run"))
     return 0
