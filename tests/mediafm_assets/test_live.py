@@ -78,6 +78,7 @@ def runs(port: int) -> list[dict[str, Any]]:
     return list(ask(port, RUNS)["runsOrError"]["results"])
 
 
+@pytest.mark.timeout(4 * PATIENCE_S)  # each wait ends by itself, and says what it waited for
 def test_a_dropped_title_gets_contextual_embeddings_and_nothing_else_is_touched(places: Places, ui: int) -> None:
     wait_for(
         "the sensors' first ticks",
