@@ -66,7 +66,7 @@ def contract_checks(table: str) -> dg.AssetChecksDefinition:
 
 @dg.asset_check(asset="drops", required_resource_keys={"landing"})
 def usable(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    """Every complete folder and label file of the landing zone can be used. The landing sensor says so by itself."""
+    """Every complete folder and label file of the landing zone can be used. The landing sensor evaluates this too."""
     _drops, _labels, problems = seen_now(context.resources.landing)
     seen = usable_drops(problems)
     return dg.AssetCheckResult(

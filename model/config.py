@@ -71,7 +71,7 @@ class Config:
     fixed_steps: int = 200
     keep_checkpoints: int = 2  # besides the best one
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it
-    compile: bool = False  # torch.compile; pays on long runs only (docs/benchmarks.md)
+    compile: bool = False  # torch.compile; no faster where measured (docs/benchmarks.md)
 
     def __post_init__(self) -> None:
         problems = []
