@@ -3,20 +3,20 @@
 import dagster as dg
 
 from mediafm_assets import checks, embeddings, evaluation, ingest, seqclip, training
-from mediafm_assets.automation import automation_sensor
+from mediafm_assets.materialise import title_assets
 from mediafm_assets.profiles import resources, shaping
-from mediafm_assets.sensors import landing_sensor, refresh_sensor
+from mediafm_assets.sensors import automation, landing_sensor
+
+STAGES = (*ingest.STAGES, *embeddings.STAGES, *training.STAGES)
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     configured = resources()
-    shaped_by = shaping(configured)
     assets: list[dg.AssetSpec | dg.AssetsDefinition] = [
         ingest.drops,
-        *ingest.build(shaped_by),
-        *embeddings.build(shaped_by),
-        *training.build(shaped_by, configured["encoder_config"]),
+        title_assets(STAGES, shaping(configured), int(configured["titles_per_run"])),
+        training.encoder_assets(configured["encoder_config"]),
         *seqclip.build(configured["seqclip_config"]),
         evaluation.label_files,
         *evaluation.ASSETS,
@@ -24,6 +24,8 @@ def defs() -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         asset_checks=checks.CHECKS,
-        sensors=[landing_sensor, automation_sensor, refresh_sensor],
+        sensors=[landing_sensor, automation],
         resources=configured,
+        # A process for each step would load the models again; trainings have processes of their own all the same.
+        executor=dg.in_process_executor,
     )

@@ -1,14 +1,12 @@
 """What the embeddings are worth: labelled clips and linear probes on the five published tasks."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.automation import evaluation as evaluation_condition
-from mediafm_assets.automation import per_title
 from mediafm_assets.graph import OWNERS, TITLE_RESOURCES, table_spec
-from mediafm_assets.materialise import Results, catalogue_of, explain
+from mediafm_assets.materialise import catalogue_of, explain
 from mediafm_assets.partitions import TASKS, tasks_partitions
 from mediafm_assets.training import read_encoder
 from mediafm_assets.versions import LABELS_CODE, PROBES_CODE, Catalogue, digest
@@ -46,12 +44,13 @@ label_files = dg.AssetSpec(
             group_name="evaluation",
             deps=["label_files"],
             partitions_def=tasks_partitions,
-            automation_condition=per_title("clip_labels"),
             code_version=LABELS_CODE,
         )
     ],
 )
-def clip_labels(context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaLake], landing: LandingZone) -> Results:
+def clip_labels(
+    context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaLake], landing: LandingZone
+) -> Iterator[dg.MaterializeResult[Any]]:
     """Read the task's label file; refuse the whole file at its first bad line."""
     task = context.partition_key
     try:
@@ -85,13 +84,12 @@ def with_all_labels(rows: "pl.DataFrame") -> "pl.DataFrame":
             group_name="evaluation",
             deps=["contextual_embeddings", "clip_labels", "encoder"],
             kinds={"scikitlearn"},
-            automation_condition=evaluation_condition(),
             code_version=PROBES_CODE,
         )
     ],
     required_resource_keys=TITLE_RESOURCES,
 )
-def probe_metrics(context: dg.AssetExecutionContext) -> Results:
+def probe_metrics(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
     """Probe every representation on every task, with folds grouped by title."""
     import polars as pl
 

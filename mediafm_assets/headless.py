@@ -11,30 +11,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import psutil
 
+from mediafm_assets.adoption import adopt
 from mediafm_assets.definitions import defs
 from mediafm_assets.evaluation import labels_version, metrics_version
 from mediafm_assets.materialise import preflight
 from mediafm_assets.partitions import TASKS
+from mediafm_assets.plan import GAP, Batch, batches, lacking, training_due
 from mediafm_assets.profiles import ConfigurationError, resources, shaping
-from mediafm_assets.sensors import landed, range_tags, unbroken_ranges
-from mediafm_assets.training import trained_on
-from mediafm_assets.versions import RECIPES, Catalogue
+from mediafm_assets.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
+from mediafm_assets.versions import Catalogue
 from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.landing import Drop, LandingZone
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-
-GROWTH_BEFORE_TRAINING = 0.1
-"""A catalogue that has grown by this share since the last training is trained on again."""
-
-PROCESS_TAG = "mediafm/process"
-"""Tag of the command's runs: the id of the process that they live and die with."""
-
-TITLE_ASSETS = ("titles", *RECIPES)
 
 
 @dataclass
@@ -44,6 +36,7 @@ class Driver:
     instance: dg.DagsterInstance
     resources: Mapping[str, Any]
     failures: list[str] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
     runs: int = 0
 
     @property
@@ -64,22 +57,40 @@ class Driver:
     def catalogue(self) -> Catalogue:
         return Catalogue(self.lake, shaping(self.resources))
 
-    def run(self, assets: Sequence[str], partition: str | None = None, titles: tuple[str, str] | None = None) -> bool:
-        """Run the assets' steps, as the UI would, for one partition or a range of titles; failures are collected. True
-        when everything succeeded."""
+    def run(self, assets: Sequence[str], tags: Mapping[str, str]) -> dg.ExecuteInProcessResult:
+        """Run the assets' steps, as the UI would, for the partition or the range of titles that the tags name."""
         result = self.job.execute_in_process(
             instance=self.instance,
             asset_selection=[dg.AssetKey(asset) for asset in assets],
-            partition_key=partition,
-            tags={PROCESS_TAG: process_identity(os.getpid()), **(range_tags(*titles) if titles else {})},
+            tags={PROCESS_TAG: process_identity(os.getpid()), **tags},
             run_config={"loggers": {"progress": {}}},
             raise_on_error=False,
         )
         self.runs += 1
+        return result
+
+    def make(self, assets: Sequence[str], partition: str | None = None) -> bool:
+        """Make assets that are not made title by title; failures are collected. True when everything succeeded."""
+        result = self.run(assets, {"dagster/partition": partition} if partition else {})
         if not result.success:
             found = list(reasons(result, partition))
             self.failures += found or [f"{partition or assets[0]}: run {result.run_id} failed; see it in the UI"]
         return result.success
+
+    def make_titles(self, batch: Batch) -> None:
+        """Make what the batch's titles lack; failures are collected."""
+        result = self.run(batch.tables, batch.tags)
+        if result.success:
+            return
+        failed = self.catalogue().failures
+        found = [
+            f"{title}: {failed[title]['stage']}: {failed[title]['reason']}"
+            for title in batch.titles
+            if title in failed and failed[title]["run_id"] == result.run_id
+        ]
+        found = found or list(reasons(result, None))
+        self.failed |= failed.keys() & set(batch.titles)
+        self.failures += found or [f"{batch.first} to {batch.last}: run {result.run_id} failed; see it in the UI"]
 
 
 def reasons(result: dg.ExecuteInProcessResult, partition: str | None) -> Iterator[str]:
@@ -107,15 +118,23 @@ def root_cause(error: Any) -> str:
 
 
 def materialize(only: Sequence[str], train: bool | None) -> int:
-    """Materialise what is missing or stale; see the command's help. Returns the exit status."""
+    """Materialise what is missing or stale; see the command's help. Returns the exit status.
+
+    Of some titles only, nothing else is made unless a training is asked for.
+    """
     with driver() as work:
         drops = registered_drops(work, only)
-        for task in TASKS:
-            materialise_labels(work, task)
-        materialise_drops(work, drops)
-        if should_train(work, train) and train_encoder(work):
-            refresh_contextual_embeddings(work)
-        materialise_metrics(work)
+        if only and not drops:
+            return report(work, 0)
+        adopt(work.instance, work.catalogue())
+        if not only:
+            for task in TASKS:
+                materialise_labels(work, task)
+        materialise_titles(work, drops, only)
+        if should_train(work, train, only) and train_encoder(work):
+            materialise_titles(work, drops, ())
+        if not only or train:
+            materialise_metrics(work)
         return report(work, len(drops))
 
 
@@ -133,25 +152,6 @@ def driver() -> Iterator[Driver]:
     with dg.DagsterInstance.get() as instance:
         end_runs_of_dead_processes(instance)
         yield Driver(instance, configured)
-
-
-def end_runs_of_dead_processes(instance: dg.DagsterInstance) -> None:
-    """A call that was killed leaves a run that nobody ends and that keeps its place in the pool: end it here."""
-    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
-    for run in instance.get_runs(started):
-        process = run.tags.get(PROCESS_TAG)
-        if process and process != process_identity(int(process.split(":")[0])):
-            instance.report_run_failed(run, "its process was killed")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-
-
-def process_identity(pid: int) -> str:
-    """The process and when it was started, since numbers are used again; the number alone when there is no such
-    process."""
-    try:
-        return f"{pid}:{psutil.Process(pid).create_time():.0f}"
-    except psutil.NoSuchProcess:
-        return str(pid)
 
 
 def registered_drops(work: Driver, only: Sequence[str]) -> list[Drop]:
@@ -175,37 +175,28 @@ def registered_drops(work: Driver, only: Sequence[str]) -> list[Drop]:
     return drops
 
 
-def materialise_drops(work: Driver, drops: Sequence[Drop]) -> None:
-    """Bring all partitions of the drops' titles up to date, as far as they can be made, a title after the other."""
+def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str]) -> None:
+    """Make what the drops' titles lack, and, unless there is an `only`, what the other titles of the lake lack too. A
+    title that failed in this call is not tried again; one that failed in an earlier call is."""
     catalogue = work.catalogue()
     catalogue.read_all_titles()
-    with progress_bar(len(drops), "titles") as bar:
-        for drop in drops:
-            ShowStep.title = drop.title_id
-            materialise_title(work, drop, catalogue)
-            bar.update()
-
-
-def materialise_title(work: Driver, drop: Drop, catalogue: Catalogue) -> None:
-    """`catalogue` may have been read before other titles were made: what concerns this one has not changed since."""
-    row = catalogue.title(drop.title_id)
-    if row is None or row["drop_fingerprint"] != drop.drop_fingerprint:
-        work.instance.report_runless_asset_event(landed("drops", drop.title_id, drop.drop_fingerprint))
-        contextual = catalogue.encoder_version is not None
-        everything = [asset for asset in TITLE_ASSETS if contextual or asset != "contextual_embeddings"]
-        # Of a changed drop, what else is stale shows when its row in `titles` is made.
-        if not work.run(["titles"] if row else everything, drop.title_id):
-            return
-        catalogue = work.catalogue()
-    stale = list(catalogue.stale(drop.title_id))
-    if stale:
-        work.run(with_siblings(stale), drop.title_id)
-
-
-def with_siblings(tables: Sequence[str]) -> list[str]:
-    """Shots and their frames are made in one step."""
-    together = {"shots", "shot_frames"}
-    return sorted({*tables, *(together if together & set(tables) else ())}, key=TITLE_ASSETS.index)
+    keys = work.instance.get_dynamic_partitions("titles")
+    fingerprints = {drop.title_id: drop.drop_fingerprint for drop in drops}
+    among = [title for title in keys if title not in work.failed and (not only or title in fingerprints)]
+    wanted = lacking(catalogue, fingerprints, among)
+    if not wanted:
+        return
+    most = work.resources["titles_per_run"]
+    told = told_before(work.instance, "drops", list(wanted))
+    for title in wanted:
+        if title in fingerprints and told.get(title) != fingerprints[title]:
+            work.instance.report_runless_asset_event(landed("drops", title, fingerprints[title]))
+    with progress_bar(len(wanted), "titles") as bar:
+        done = 0
+        for batch in batches(keys, wanted, most, gap=0 if only else GAP):
+            work.make_titles(batch)
+            done += len(batch.titles)
+            bar.update(done - bar.n)
 
 
 def materialise_labels(work: Driver, task: str) -> None:
@@ -216,37 +207,22 @@ def materialise_labels(work: Driver, task: str) -> None:
         return
     if fingerprint and work.catalogue().stored_in("clip_labels").get((task,)) != labels_version(fingerprint):
         work.instance.report_runless_asset_event(landed("label_files", task, fingerprint))
-        work.run(["clip_labels"], task)
+        work.make(["clip_labels"], task)
 
 
-def should_train(work: Driver, train: bool | None) -> bool:
-    """Whether to train now: as told; else without an encoder for the configured space, or when a tenth is new."""
+def should_train(work: Driver, train: bool | None, only: Sequence[str]) -> bool:
+    """Whether to train now: as told, else as the daemon does when no title is left to be made."""
     catalogue = work.catalogue()
-    titles = len(catalogue.stored_in("fused_embeddings"))
     if train is not None:
         if not train and catalogue.encoder_version is None:
             print("no encoder for this embedding space yet: contextual embeddings wait for a training", flush=True)
-        return train and titles > 0
-    if catalogue.encoder_version is None:
-        return titles > 0
-    return titles >= trained_on(work.lake, catalogue.encoder_version)["titles"] * (1 + GROWTH_BEFORE_TRAINING)
+        return train and bool(catalogue.stored_in("fused_embeddings"))
+    return not only and training_due(catalogue, work.lake)
 
 
 def train_encoder(work: Driver) -> bool:
     print("training the encoder on all titles", flush=True)
-    return work.run(["encoder", "encoder_training"])
-
-
-def refresh_contextual_embeddings(work: Driver) -> None:
-    """Contextual embeddings with a new encoder, of all titles that lack nothing else: runs over ranges of titles."""
-    catalogue = work.catalogue()
-    catalogue.read_all_titles()
-    lacking = {
-        title for (title,) in catalogue.stored_in("titles") if list(catalogue.stale(title)) == ["contextual_embeddings"]
-    }
-    print(f"reading {len(lacking)} titles with the new encoder", flush=True)
-    for titles in unbroken_ranges(work.instance.get_dynamic_partitions("titles"), lacking):
-        work.run(["contextual_embeddings"], titles=titles)
+    return work.make(["encoder", "encoder_training"])
 
 
 def materialise_metrics(work: Driver) -> None:
@@ -254,7 +230,7 @@ def materialise_metrics(work: Driver) -> None:
     version = metrics_version(catalogue)
     if version and catalogue.stored_in("probe_metrics").get((catalogue.encoder_version or "",)) != version:
         print("probing the embeddings", flush=True)
-        work.run(["probe_metrics"])
+        work.make(["probe_metrics"])
 
 
 def report(work: Driver, drops: int) -> int:
@@ -282,15 +258,20 @@ def progress_bar(total: int, what: str) -> Iterator["tqdm[Any]"]:
 
 
 class ShowStep(logging.Handler):
-    """Takes the place of Dagster's console log in these runs (the UI has it all): names each step as it starts."""
+    """Takes the place of Dagster's console log in these runs (the UI has it all): names what was made last."""
 
     bar: "tqdm[Any] | None" = None
     title = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         event = getattr(record, "dagster_meta", {}).get("dagster_event")
-        if self.bar is not None and event is not None and event.event_type_value == "STEP_START":
-            self.bar.set_postfix_str(f"{self.title}: {event.step_key}")
+        if self.bar is None or event is None or event.event_type_value != "ASSET_MATERIALIZATION":
+            return
+        if event.partition and event.partition != self.title:
+            if self.title:
+                self.bar.update()
+            self.title = event.partition
+        self.bar.set_postfix_str(f"{event.partition}: {event.asset_key.to_user_string()}")
 
 
 @dg.logger(None, description="A progress bar instead of log lines.")

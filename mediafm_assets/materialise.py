@@ -1,57 +1,282 @@
-"""The frame around every per-title step: versions, one commit per title, failures that stay with their title."""
+"""The step that makes every table of a title: one title after the other, a failure stays with its title.
+
+All per-title tables are made in one Dagster step. So a title that fails costs its neighbours nothing: in a step for
+each table, Dagster would skip the later tables of every title of the run. Each finished partition is recorded as it is
+written, with its own data version; what the failed titles lack is what the run planned and did not materialise, which
+is what the UI shows in red.
+"""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.versions import RECIPES, Catalogue
+from mediafm_assets.graph import CONTRACT, SHAPING, TITLE_RESOURCES, code_version, contract_spec, title_spec
+from mediafm_assets.versions import RECIPES, Catalogue, Shaping, dependencies
 from resources.errors import BadInput, Unavailable
-from resources.lake import DeltaLake
+from resources.lake import ContractError, DeltaLake
+from resources.landing import LandingZone
+from resources.tables import TABLES, violations
 
 if TYPE_CHECKING:
     import polars as pl
 
-    Rows = pl.DataFrame | Iterable[pl.DataFrame]
+    Rows = Iterator[tuple[str, pl.DataFrame | Iterable[pl.DataFrame]]]
 
-SHAPING = sorted({recipe.shaped_by for recipe in RECIPES.values() if recipe.shaped_by})
-"""Keys of the resources that decide values. Every per-title step needs them all: it checks its inputs' versions."""
+PLANNED = "mediafm/planned"
+"""Tag of runs that nobody asked for by hand: they leave out titles that failed before and have not changed since."""
 
-Results = Iterator[dg.MaterializeResult[Any]]
+SHOWN = 20
+"""Failed titles named in a run's failure; the table `failures` has them all."""
 
 
-def for_each_title(context: dg.AssetExecutionContext, materialise: Callable[[str], Results]) -> Results:
-    """Run `materialise(title_id)` for each title of the run.
+@dataclass
+class TitleRun:
+    """What the stages of one run work with.
 
-    A run over one title yields its results or raises `dagster.Failure`. In a run over several, a title that fails does
-    not stop its neighbours: each finished one is recorded at once, and the step fails at its end, naming the others.
-    (Dagster itself would record all partitions of a step that ends well, with one data version for all of them.)
+    notes: what a stage adds to the metadata of its materialisation; emptied before each.
     """
-    failures: list[str] = []
-    for title_id in context.partition_keys:
-        try:
-            results = list(materialise(title_id))
-        except Exception as error:
-            reason = f"{title_id}: {context.op_handle.name}: {explain(error)}"
-            if len(context.partition_keys) == 1:
-                raise dg.Failure(reason, allow_retries=not isinstance(error, BadInput)) from error
-            context.log.error(reason, exc_info=error)
-            failures.append(reason)
-            continue
-        if len(context.partition_keys) == 1:
-            yield from results
+
+    resources: Any
+    catalogue: Catalogue
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def lake(self) -> DeltaLake:
+        lake: DeltaLake = self.resources.lake
+        return lake
+
+    @property
+    def landing(self) -> LandingZone:
+        landing: LandingZone = self.resources.landing
+        return landing
+
+    def read(self, table: str, title_id: str) -> "pl.DataFrame":
+        """The title's rows of the table, in the order of the key; of a table by encoder, the newest one's."""
+        return self.lake.read(table, **self.catalogue.partition(table, title_id))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the step: the tables that it makes of a title, in one go.
+
+    compute: yields (table, rows) in the order in which they are to be written; rows may be an iterator of frames, which
+             is written as it is consumed, in one commit.
+    kinds:   what the UI shows beside the tables' names.
+    """
+
+    tables: tuple[str, ...]
+    group: str
+    compute: "Callable[[TitleRun, str], Rows]"
+    kinds: frozenset[str] = frozenset()
+
+
+def title_assets(stages: Sequence[Stage], shaping: Mapping[str, Shaping], titles_per_run: int) -> dg.AssetsDefinition:
+    """The assets of the stages' tables. `titles` is the first stage."""
+    tables = [table for stage in stages for table in stage.tables]
+
+    @dg.multi_asset(
+        name="title",
+        specs=[
+            title_spec(table, group=stage.group, shaping=shaping, kinds=set(stage.kinds))
+            for stage in stages
+            for table in stage.tables
+        ],
+        check_specs=[contract_spec(table) for table in tables],
+        can_subset=True,
+        required_resource_keys=TITLE_RESOURCES | {"landing"},
+        backfill_policy=dg.BackfillPolicy.multi_run(titles_per_run),
+    )
+    def title(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        """Make what is missing or stale of each title, table by table."""
+        selected = {key.to_user_string() for key in context.selected_asset_keys}
+        asked = [key for key in context.selected_asset_check_keys if key.name == CONTRACT]
+        if not selected:  # somebody executes the checks by themselves
+            for key in asked:
+                yield stored_contract(context.resources.lake, key.asset_key.to_user_string())
             return
-        for result in results:
-            key, metadata = result.asset_key or "", result.metadata or {}
-            tags = {"dagster/data_version": result.data_version.value} if result.data_version else {}
-            context.log_event(dg.AssetMaterialization(key, partition=title_id, metadata=metadata, tags=tags))
-            context.add_asset_metadata(metadata, asset_key=key, partition_key=title_id)
-    if failures:
-        total = len(context.partition_keys)
-        raise dg.Failure(f"{len(failures)} of {total} titles failed: {'; '.join(failures)}", allow_retries=False)
-    for key in context.selected_asset_keys:
-        yield dg.MaterializeResult(key)
+        failures, broken = make_titles(context, [stage for stage in stages if selected & set(stage.tables)])
+        for key in asked:
+            yield contract_result(key.asset_key.to_user_string(), broken[key.asset_key.to_user_string()])
+        if failures:
+            raise failure_of(failures, len(context.partition_keys))
+
+    return title
+
+
+def make_titles(
+    context: dg.AssetExecutionContext, stages: Sequence[Stage]
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Run the stages for every title of the run. Returns a sentence for each title that failed, and for each table what
+    breaks its contract."""
+    missing = preflight({key: getattr(context.resources, key) for key in SHAPING})
+    if missing and stages[0].tables == ("titles",):
+        raise dg.Failure(f"titles: {' '.join(missing)}", allow_retries=False)
+    run = TitleRun(context.resources, catalogue_of(context))
+    failures: dict[str, str] = {}
+    broken: dict[str, list[str]] = defaultdict(list)
+    for title_id in context.partition_keys:
+        if PLANNED in context.run.tags and run.catalogue.failed_before(title_id, fingerprint_of(run, title_id)):
+            continue
+        at = stages[0]
+        try:
+            for stage in stages:
+                at = stage
+                make(context, run, stage, title_id)
+        except Exception as error:  # whatever it is, it is this title's
+            reason = f"{title_id}: {at.tables[0]}: {explain(error)}"
+            context.log.error(reason, exc_info=None if isinstance(error, BadInput | Unavailable) else error)
+            if isinstance(error, ContractError):
+                broken[at.tables[0]].append(reason)
+            failures[title_id] = reason
+            remember_failure(context, run, at.tables[0], title_id, explain(error))
+        else:
+            if title_id in run.catalogue.failures:
+                run.lake.delete("failures", {"title_id": title_id})
+    return failures, broken
+
+
+def make(context: dg.AssetExecutionContext, run: TitleRun, stage: Stage, title_id: str) -> None:
+    """Write and record the stage's tables of the title, where they have not the version that they would get.
+
+    Raises BadInput when an input is missing or stale: vectors of two versions never meet.
+    """
+    if "contextual_embeddings" in stage.tables and run.catalogue.encoder_version is None:
+        return  # the titles wait for a training
+    started = time.monotonic()
+    run.notes.clear()
+    stale = stale_tables(run, stage, title_id)
+    rows_of: dict[str, int] = {}
+    if stale:
+        for table, rows in stage.compute(run, title_id):
+            version = version_of(run, table, title_id, rows)
+            partition = run.catalogue.partition(table, title_id)
+            rows_of[table] = run.lake.write(table, partition, rows, version)
+            run.catalogue.wrote(table, partition, version)
+    for table in stage.tables:
+        metadata: dict[str, Any] = {"up_to_date": table not in stale}
+        if table in rows_of:
+            seconds = round(time.monotonic() - started, 3)
+            metadata |= {"dagster/partition_row_count": rows_of[table], "seconds": seconds, **run.notes}
+        record(context, run, table, title_id, metadata)
+
+
+def stale_tables(run: TitleRun, stage: Stage, title_id: str) -> list[str]:
+    """The stage's tables that lack the version that they would get. Raises BadInput when an input does."""
+    if stage.tables == ("titles",):
+        drop = run.landing.drop(title_id)
+        return [] if run.catalogue.is_registered(title_id, drop.drop_fingerprint) else ["titles"]
+    if run.catalogue.title(title_id) is None:
+        raise BadInput(f"the title is not registered yet; materialise `titles` of {title_id} first")
+    for table in stage.tables:
+        for name in RECIPES[table].inputs:
+            if name in RECIPES and name not in stage.tables and not run.catalogue.is_fresh(name, title_id):
+                state = "missing" if run.catalogue.stored(name, title_id) is None else "out of date"
+                raise BadInput(f"its {name} are {state}; materialise {name} of {title_id} first")
+    return [table for table in stage.tables if not run.catalogue.is_fresh(table, title_id)]
+
+
+def version_of(run: TitleRun, table: str, title_id: str, rows: Any) -> str:
+    """The version that the table gets: of `titles`, the content's own."""
+    if table == "titles":
+        version: str = rows["data_version"][0]
+        return version
+    made = run.catalogue.made_now(table, title_id)
+    assert made is not None, f"{table} of {title_id} was computed from inputs that are not there"
+    return made
+
+
+def record(
+    context: dg.AssetExecutionContext, run: TitleRun, table: str, title_id: str, metadata: Mapping[str, Any]
+) -> None:
+    """Tell Dagster of the partition, and what it was made from, as Dagster itself does for what a step returns."""
+    tags = provenance(run.catalogue, table, title_id)
+    context.log_event(dg.AssetMaterialization(table, partition=title_id, metadata=metadata, tags=tags))
+
+
+def provenance(catalogue: Catalogue, table: str, title_id: str) -> dict[str, str]:
+    """Tags by which Dagster knows the version of a partition and what it was made from. What is stale has the code
+    version "unknown", which none is equal to."""
+    fresh = table == "titles" or catalogue.is_fresh(table, title_id)
+    tags = {
+        "dagster/data_version": catalogue.stored(table, title_id) or "",
+        "dagster/code_version": code_version(table, catalogue.resources) if fresh else "unknown",
+    }
+    inputs = {name: input_version(catalogue, name, title_id) for name in dependencies(table)}
+    return tags | {f"dagster/input_data_version/{name}": version for name, version in inputs.items()}
+
+
+def input_version(catalogue: Catalogue, name: str, title_id: str) -> str:
+    """The data version that Dagster knows of an input's partition."""
+    if name == "drops":
+        row = catalogue.title(title_id)
+        return row["drop_fingerprint"] if row else ""
+    if name == "encoder":
+        return catalogue.stored_in("encoder").get((catalogue.encoder_version or "",), "")
+    return catalogue.stored(name, title_id) or ""
+
+
+def fingerprint_of(run: TitleRun, title_id: str) -> str:
+    """The drop's, as it lies in the landing zone; empty when there is no such drop that can be read."""
+    try:
+        return run.landing.drop(title_id).drop_fingerprint
+    except BadInput:
+        return ""
+
+
+def remember_failure(context: dg.AssetExecutionContext, run: TitleRun, stage: str, title_id: str, reason: str) -> None:
+    """Keep the failure in the lake: why, for people; what was read, so that nothing is tried again in a loop."""
+    fingerprint = fingerprint_of(run, title_id)
+    write_failure(run.lake, run.catalogue, stage, title_id, fingerprint, reason, context.run.run_id)
+
+
+def write_failure(
+    lake: DeltaLake, catalogue: Catalogue, stage: str, title_id: str, fingerprint: str, reason: str, run_id: str
+) -> None:
+    """One title's row in `failures`."""
+    import polars as pl
+
+    attempt = catalogue.attempt(stage, title_id, fingerprint)
+    row = {"stage": stage, "reason": reason, "attempt": attempt, "run_id": run_id}
+    rows = pl.DataFrame([row]).with_columns(pl.lit(datetime.now(UTC)).alias("failed_at"))
+    lake.write("failures", {"title_id": title_id}, rows, attempt)
+
+
+def failure_of(failures: Mapping[str, str], titles: int) -> dg.Failure:
+    """What the run's page says of the titles that failed."""
+    reasons = list(failures.values())
+    if titles == 1:
+        return dg.Failure(reasons[0], allow_retries=False)
+    more = f"; and {len(reasons) - SHOWN} more, see the table failures" if len(reasons) > SHOWN else ""
+    return dg.Failure(
+        f"{len(reasons)} of {titles} titles failed: {'; '.join(reasons[:SHOWN])}{more}",
+        metadata={"failed": dg.MetadataValue.md("\n".join(f"* {reason}" for reason in reasons))},
+        allow_retries=False,
+    )
+
+
+def contract_result(table: str, found: Sequence[str]) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=CONTRACT,
+        asset_key=table,
+        passed=not found,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="; ".join(found[:3]) or None,  # what the UI shows without a click
+        metadata={"violations": list(found[:SHOWN])} if found else {},
+    )
+
+
+def stored_contract(lake: DeltaLake, table: str) -> dg.AssetCheckResult:
+    """The contract held against everything that is stored, a partition at a time."""
+    found = []
+    for values in lake.data_versions(table):
+        partition = dict(zip(TABLES[table].partition_by, values, strict=True))
+        found += [f"{', '.join(values)}: {violation}" for violation in violations(table, lake.read(table, **partition))]
+    return contract_result(table, found)
 
 
 def preflight(resources: Mapping[str, Any]) -> list[str]:
@@ -65,71 +290,6 @@ def explain(error: Exception) -> str:
     return str(error) if isinstance(error, BadInput | Unavailable) else f"{type(error).__name__}: {error}"
 
 
-def materialise_titles(
-    context: dg.AssetExecutionContext,
-    tables: tuple[str, ...],
-    compute: "Callable[[str], Iterable[tuple[str, Rows]]]",
-    notes: dict[str, Any] | None = None,
-) -> Results:
-    """Materialise the partitions of `tables` that are missing or stale, for each title of the run.
-
-    `compute(title_id)` yields (table, rows) in the order in which they are to be written; rows may be an iterator of
-    frames, which is written as it is consumed, in one commit. `notes` is emptied before each title and read after it:
-    what the step adds to the materialisation's metadata. A partition that has the version that it would get is left
-    alone.
-
-    Raises `BadInput` (as `dagster.Failure`) when an input is missing or stale: vectors of two versions never meet.
-    """
-
-    lake: DeltaLake = context.resources.lake
-
-    def materialise(title_id: str) -> Results:
-        catalogue = catalogue_of(context)
-        versions = {}
-        for table in tables:
-            _refuse_stale_inputs(catalogue, table, tables, title_id)
-            version = catalogue.made_now(table, title_id)
-            if version is None:
-                raise BadInput(f"the title is not registered yet; materialise `titles` of {title_id} first")
-            versions[table] = version
-        stale = [table for table in tables if catalogue.stored(table, title_id) != versions[table]]
-        started = time.monotonic()
-        if notes:
-            notes.clear()
-        if stale:
-            for table, rows in compute(title_id):
-                lake.write(table, partition_of(catalogue, table, title_id), rows, versions[table])
-        else:
-            context.log.info(f"{title_id}: {', '.join(tables)}: nothing changed, nothing to do")
-        for table in tables:
-            metadata: dict[str, Any] = {"up_to_date": table not in stale}
-            if stale:
-                metadata |= {"seconds": round(time.monotonic() - started, 3), **(notes or {})}
-            yield dg.MaterializeResult(
-                table,
-                metadata={**lake.write_metadata(table, partition_of(catalogue, table, title_id)), **metadata},
-                data_version=dg.DataVersion(versions[table]),
-            )
-
-    yield from for_each_title(context, materialise)
-
-
-def catalogue_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Catalogue:
-    """The versions of the run's lake as they are now."""
+def catalogue_of(context: Any) -> Catalogue:
+    """The versions of the lake of a run, check or sensor as they are now."""
     return Catalogue(context.resources.lake, {key: getattr(context.resources, key) for key in SHAPING})
-
-
-def partition_of(catalogue: Catalogue, table: str, title_id: str) -> dict[str, str]:
-    """The Delta partition that holds the title's rows of the table."""
-    if table == "contextual_embeddings":
-        return {"encoder_version": catalogue.encoder_version or "", "title_id": title_id}
-    return {"title_id": title_id}
-
-
-def _refuse_stale_inputs(catalogue: Catalogue, table: str, made_here: tuple[str, ...], title_id: str) -> None:
-    for name in RECIPES[table].inputs:
-        if name == "encoder" and catalogue.encoder_version is None:
-            raise BadInput("no encoder was trained yet; materialise `encoder` first")
-        if name in RECIPES and name not in made_here and not catalogue.is_fresh(name, title_id):
-            state = "missing" if catalogue.stored(name, title_id) is None else "out of date"
-            raise BadInput(f"its {name} are {state}; materialise {name} of {title_id} first")

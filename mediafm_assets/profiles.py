@@ -16,7 +16,7 @@
 | MEDIAFM_FUSION | balanced | `balanced` or `as_published` |
 | MEDIAFM_ENCODER | embedded / reference | size and recipe of the contextual encoder |
 | MEDIAFM_ENCODER_OVERRIDES | {} | fields of `model.config.Config` that differ, as JSON |
-| MEDIAFM_TRAINING_CRON | 0 2 * * * | when the daemon may train |
+| MEDIAFM_TITLES_PER_RUN | 200 | titles in one run of a backlog or backfill |
 | MEDIAFM_TRAINING_PROCESSES | 1 | ranks of a training, one per GPU |
 | MEDIAFM_SEQCLIP_BASE | the video encoder's, if it is `clip` | hub name or folder of the CLIP checkpoint to fine-tune |
 | MEDIAFM_SEQCLIP_OVERRIDES | {} | fields of `model.seqclip.FineTuning` that differ, as JSON |
@@ -83,6 +83,7 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
     lake = env.get("MEDIAFM_LAKE") or str(PROJECT / "data" / "lake")
     paid_for = f"{lake.rstrip('/')}/text_cache"
     return {
+        "titles_per_run": number("MEDIAFM_TITLES_PER_RUN", 200),
         "landing": LandingZone(uri=env.get("MEDIAFM_LANDING") or str(PROJECT / "data" / "landing")),
         "lake": DeltaLake(uri=lake),
         "shot_detector": ShotDetector(detector=choice("MEDIAFM_DETECTOR", "transnetv2", "transnetv2", "adaptive")),

@@ -1,17 +1,35 @@
-"""What happens outside Dagster, told to Dagster: drops and label files that land, and encoders that are new."""
+"""With nobody watching: what lands is told to Dagster, and what the lake lacks is launched."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import dagster as dg
+import psutil
 
+from mediafm_assets.adoption import adopt
+from mediafm_assets.evaluation import labels_version, metrics_version
+from mediafm_assets.graph import TITLE_RESOURCES
+from mediafm_assets.materialise import PLANNED, catalogue_of, write_failure
 from mediafm_assets.partitions import TASKS, titles_partitions
+from mediafm_assets.plan import UNFINISHED, Batch, batches, lacking, titles_of, training_due
+from mediafm_assets.versions import Catalogue, digest
 from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.landing import LandingZone
 
 TITLES_PER_TICK = 500
 """New or changed titles told of in one tick; the rest follows in the next ones."""
+
+FEW = 4
+"""Titles in a run that is not a backlog."""
+
+BACKLOG = "mediafm/backlog"
+"""Tag of large runs; dagster.yaml says how many of them may run at once."""
+
+PROCESS_TAG = ".dagster/mediafm_process"
+"""Tag (hidden in the UI) of the command's runs: the process that they live and die with."""
 
 
 def seen_now(landing: LandingZone) -> tuple[dict[str, str], dict[str, str], list[str]]:
@@ -105,47 +123,145 @@ def usable_drops(problems: Sequence[str]) -> dg.AssetCheckEvaluation:
 
 
 @dg.sensor(
-    asset_selection=["contextual_embeddings"],
+    asset_selection=dg.AssetSelection.all(),
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=10,
-    description="Once for each new encoder: contextual embeddings of all fused titles that lack them, in one run for "
-    "each unbroken range of titles. Switch it off to stay with the old encoder's embeddings until you backfill.",
+    required_resource_keys=TITLE_RESOURCES | {"landing", "titles_per_run"},
+    description="Launches what is missing or stale by the lake's own versions: titles in runs of many, then a training "
+    "when one is due, then the probes. A title that failed is left alone until its drop, the code or the configuration "
+    "changes, or somebody materialises it.",
 )
-def refresh_sensor(
-    context: dg.SensorEvaluationContext, lake: dg.ResourceParam[DeltaLake]
-) -> dg.SensorResult | dg.SkipReason:
-    newest = max((version for (version,) in lake.data_versions("encoder")), default=None)
-    if newest is None or newest == context.cursor:
-        return dg.SkipReason("no new encoder")
-    made = {title for version, title in lake.data_versions("contextual_embeddings") if version == newest}
-    lacking = {title for (title,) in lake.data_versions("fused_embeddings")} - made
-    return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(
-                run_key=f"{newest}:{first}",
-                asset_selection=[dg.AssetKey("contextual_embeddings")],
-                tags=range_tags(first, last),
-            )
-            for first, last in unbroken_ranges(context.instance.get_dynamic_partitions("titles"), lacking)
-        ],
-        cursor=newest,
-    )
+def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    lake: DeltaLake = context.resources.lake
+    instance = context.instance
+    end_runs_of_dead_processes(instance)
+    memory = Memory.from_cursor(context.cursor)
+    drops, labels, _ = seen_now(context.resources.landing)
+    keys = instance.get_dynamic_partitions("titles")
+    catalogue = catalogue_of(context)
+    catalogue.read_all_titles()
+    running = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    busy = {title for run in running for title in titles_of(run, keys)}
+    adopt(instance, catalogue, TITLES_PER_TICK, busy)
+    wanted = {
+        title: tables
+        for title, tables in lacking(catalogue, drops, keys).items()
+        if title not in busy and not catalogue.failed_before(title, drops.get(title, ""))
+    }
+    memory.learn(context, catalogue, drops, wanted, keys)
+    alone = {title: wanted.pop(title) for title in memory.deaths if title in wanted}
+    runs = [*batches(keys, wanted, int(context.resources.titles_per_run)), *batches(keys, alone, 1)]
+    requests = [request_of(batch) for batch in runs]
+    requests += [
+        dg.RunRequest(f"clip_labels:{task}:{version}", asset_selection=[dg.AssetKey("clip_labels")], partition_key=task)
+        for task, version in stale_labels(catalogue, labels).items()
+    ]
+    if not requests and not running:
+        requests = model_requests(catalogue, lake)
+    cursor = memory.to_cursor()
+    if not requests and cursor == context.cursor:
+        return dg.SkipReason(f"nothing to do; {len(running)} runs under way")
+    return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
-def range_tags(first: str, last: str) -> dict[str, str]:
-    """What makes a run cover the partitions from `first` to `last`."""
-    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+def request_of(batch: Batch) -> dg.RunRequest:
+    """The run that makes the batch. A large one is a backlog, of which dagster.yaml lets few run at once, so that a
+    title that lands meanwhile need not wait for all of them."""
+    tags = {**batch.tags, PLANNED: "true"}
+    if len(batch.titles) > FEW:
+        tags |= {BACKLOG: "true", "dagster/priority": "-1"}
+    return dg.RunRequest(asset_selection=[dg.AssetKey(table) for table in batch.tables], tags=tags)
 
 
-def unbroken_ranges(keys: Sequence[str], wanted: set[str]) -> Iterator[tuple[str, str]]:
-    """First and last key of every run of neighbouring keys that are all wanted."""
-    first: str | None = None
-    last = ""
-    for key in keys:
-        if key in wanted:
-            first, last = first or key, key
-        elif first:
-            yield first, last
-            first = None
-    if first:
-        yield first, last
+def model_requests(catalogue: Catalogue, lake: DeltaLake) -> list[dg.RunRequest]:
+    """A training, if one is due; else the probes, if they are out of date. Neither is asked for twice on the same
+    tables: their run keys name what they would read."""
+    if training_due(catalogue, lake):
+        of = digest(catalogue.encoder_space(), *(catalogue.stored_in("fused_embeddings").values()))
+        encoder = [dg.AssetKey("encoder"), dg.AssetKey("encoder_training")]
+        return [dg.RunRequest(f"encoder:{of}", asset_selection=encoder, tags={PLANNED: "true"})]
+    version = metrics_version(catalogue)
+    if version and catalogue.stored_in("probe_metrics").get((catalogue.encoder_version or "",)) != version:
+        return [dg.RunRequest(f"probe_metrics:{version}", asset_selection=[dg.AssetKey("probe_metrics")])]
+    return []
+
+
+def stale_labels(catalogue: Catalogue, labels: Mapping[str, str]) -> dict[str, str]:
+    """The tasks whose label file is not what `clip_labels` holds, each with the version that it would get."""
+    stored = catalogue.stored_in("clip_labels")
+    wanted = {task: labels_version(fingerprint) for task, fingerprint in labels.items()}
+    return {task: version for task, version in wanted.items() if stored.get((task,)) != version}
+
+
+@dataclass
+class Memory:
+    """What the sensor keeps between ticks.
+
+    since:  planned runs that ended later have not been looked at yet (seconds since the epoch).
+    deaths: titles that a run was at work on when it died, with how often.
+    """
+
+    since: float
+    deaths: dict[str, int]
+
+    @classmethod
+    def from_cursor(cls, cursor: str | None) -> "Memory":
+        return cls(**json.loads(cursor)) if cursor else cls(datetime.now(UTC).timestamp(), {})
+
+    def to_cursor(self) -> str:
+        return json.dumps({"since": self.since, "deaths": self.deaths})
+
+    def learn(
+        self,
+        context: dg.SensorEvaluationContext,
+        catalogue: Catalogue,
+        drops: Mapping[str, str],
+        wanted: dict[str, list[str]],
+        keys: Sequence[str],
+    ) -> None:
+        """Look at the planned runs that did not come to their end. What a cancelled one left waits for a person. The
+        title that a killed one was at work on is tried once more, alone; if that dies too, it has failed. Titles that
+        have to wait are taken out of `wanted`."""
+        ended = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+        after = datetime.fromtimestamp(self.since, UTC)
+        records = context.instance.get_run_records(
+            dg.RunsFilter(statuses=ended, tags={PLANNED: "true"}, updated_after=after)
+        )
+        lake: DeltaLake = context.resources.lake
+        for record in records:
+            self.since = max(self.since, record.update_timestamp.timestamp())
+            left = [title for title in titles_of(record.dagster_run, keys) if title in wanted]
+            cancelled = record.dagster_run.status == dg.DagsterRunStatus.CANCELED
+            given_up = {}
+            for title in left if cancelled else left[:1]:
+                self.deaths[title] = self.deaths.get(title, 0) + 1
+                if cancelled:
+                    given_up[title] = "its run was cancelled; materialise the title when it may go on"
+                elif self.deaths[title] > 1:
+                    given_up[title] = (
+                        "the process that was at work on it died, twice; see the run's last lines (out of memory?), "
+                        "then materialise the title"
+                    )
+            for title, reason in given_up.items():
+                stage, run_id = wanted.pop(title)[0], record.dagster_run.run_id
+                write_failure(lake, catalogue, stage, title, drops.get(title, ""), reason, run_id)
+        self.deaths = {title: times for title, times in self.deaths.items() if title in wanted}
+
+
+def end_runs_of_dead_processes(instance: dg.DagsterInstance) -> None:
+    """A command that was killed leaves a run that nobody ends, perhaps before it began: end it here."""
+    begun = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED]
+    for run in instance.get_runs(dg.RunsFilter(statuses=begun)):
+        process = run.tags.get(PROCESS_TAG)
+        if process and process != process_identity(int(process.split(":")[0])):
+            instance.report_run_failed(run, "its process was killed")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def process_identity(pid: int) -> str:
+    """The process and when it was started, since numbers are used again; the number alone when there is no such
+    process."""
+    try:
+        return f"{pid}:{psutil.Process(pid).create_time():.0f}"
+    except psutil.NoSuchProcess:
+        return str(pid)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.automation import training as training_condition
-from mediafm_assets.graph import TITLE_RESOURCES, table_spec, title_spec
-from mediafm_assets.materialise import Results, catalogue_of, materialise_titles
-from mediafm_assets.versions import ENCODER_CODE, Catalogue, Shaping, digest
+from mediafm_assets.graph import TITLE_RESOURCES, table_spec
+from mediafm_assets.materialise import Stage, TitleRun, catalogue_of
+from mediafm_assets.versions import ENCODER_CODE, Catalogue, digest
 from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.tables import vectors
@@ -23,11 +22,10 @@ from resources.training import TrainingJob, begin_run, learning_curve_png
 if TYPE_CHECKING:
     import polars as pl
 
+    from mediafm_assets.materialise import Rows
     from model.config import Config
     from model.encoder import Encoder
     from model.store import StoredTitle
-
-    Rows = Iterator[tuple[str, pl.DataFrame]]
 
 
 class EncoderConfig(dg.ConfigurableResource[Any]):
@@ -183,8 +181,25 @@ def _read_encoder(lake_uri: str, storage_options: tuple[tuple[str, str], ...], e
     return load(rows.select("name", "dtype", "shape", "data", "sha256").rows(), config)
 
 
-def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list[dg.AssetsDefinition]:
-    """The assets of this file, for resources that shape their values."""
+def contextual_embeddings(run: TitleRun, title_id: str) -> "Rows":
+    """Read every shot in the context of its title with the newest encoder for the configured embedding spaces."""
+    import polars as pl
+
+    from model.inference import contextualise
+
+    trained = read_encoder(run.lake, run.catalogue.encoder_version or "")
+    fused = run.read("fused_embeddings", title_id)
+    title = run.read("global_embeddings", title_id)["embedding"][0].to_numpy()
+    contextual = contextualise(trained, vectors(fused), title, layer=run.resources.contextualiser.layer)
+    rows = fused.select("shot_index", "start_s", "end_s").with_columns(pl.Series("embedding", list(contextual)))
+    yield "contextual_embeddings", rows
+
+
+STAGES = (Stage(("contextual_embeddings",), "model", contextual_embeddings, frozenset({"pytorch"})),)
+
+
+def encoder_assets(encoder_config: EncoderConfig) -> dg.AssetsDefinition:
+    """The encoder and how its training went, for a configuration."""
 
     @dg.multi_asset(
         name="encoder",
@@ -194,7 +209,6 @@ def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list
                 group_name="model",
                 deps=["fused_embeddings", "global_embeddings"],
                 kinds={"pytorch"},
-                automation_condition=training_condition(),
                 code_version=f"{ENCODER_CODE} {encoder_config.config_key()}",
             ),
             table_spec("encoder_training", group_name="model", deps=["fused_embeddings"], kinds={"pytorch"}),
@@ -202,7 +216,7 @@ def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list
         required_resource_keys=TITLE_RESOURCES | {"training", "encoder_config"},
         pool="gpu",
     )
-    def encoder(context: dg.AssetExecutionContext) -> Results:
+    def encoder(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         """Train the encoder by masked shot modelling on all titles' fused vectors."""
         import polars as pl
 
@@ -252,41 +266,4 @@ def build(shaping: Mapping[str, Shaping], encoder_config: EncoderConfig) -> list
         for needless in (run / "checkpoints", *([earlier] if earlier else [])):
             shutil.rmtree(needless, ignore_errors=True)
 
-    @dg.multi_asset(
-        name="contextual_embeddings",
-        specs=[
-            title_spec(
-                "contextual_embeddings",
-                group="model",
-                deps=["fused_embeddings", "global_embeddings", "encoder"],
-                shaping=shaping,
-                kinds={"pytorch"},
-            )
-        ],
-        required_resource_keys=TITLE_RESOURCES,
-        pool="gpu",
-    )
-    def contextual_embeddings(context: dg.AssetExecutionContext) -> Results:
-        """Read every shot in the context of its title with the newest encoder for the configured embedding spaces."""
-        lake: DeltaLake = context.resources.lake
-        layer: int | None = context.resources.contextualiser.layer
-        encoder_version = catalogue_of(context).encoder_version
-        if encoder_version is None:
-            context.log.info("no encoder was trained on the configured embedding spaces yet: the titles wait for one")
-            return
-
-        def contextualise_title(title_id: str) -> "Rows":
-            import polars as pl
-
-            from model.inference import contextualise
-
-            trained = read_encoder(lake, encoder_version)
-            fused = lake.read("fused_embeddings", title_id=title_id).sort("shot_index")
-            title = lake.read("global_embeddings", title_id=title_id)["embedding"][0].to_numpy()
-            contextual = contextualise(trained, vectors(fused), title, layer=layer)
-            rows = fused.select("shot_index", "start_s", "end_s").with_columns(pl.Series("embedding", list(contextual)))
-            yield "contextual_embeddings", rows
-
-        yield from materialise_titles(context, ("contextual_embeddings",), contextualise_title)
-
-    return [encoder, contextual_embeddings]
+    return encoder

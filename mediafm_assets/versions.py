@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from resources.lake import DeltaLake
+from resources.tables import TABLES
 from resources.timed_text import choose_track
 
 
@@ -52,10 +53,18 @@ RECIPES: Mapping[str, Recipe] = {
     "audio_embeddings": Recipe("1", ("shots", "sound"), "audio_encoder"),
     "text_embeddings": Recipe("1", ("shots", "timed_text"), "text_encoder"),
     "global_embeddings": Recipe("1", ("metadata",), "title_encoder"),
-    "fused_embeddings": Recipe("1", ("video_embeddings", "audio_embeddings", "text_embeddings"), "fusion"),
+    "fused_embeddings": Recipe("1", ("shots", "video_embeddings", "audio_embeddings", "text_embeddings"), "fusion"),
     "contextual_embeddings": Recipe("1", ("fused_embeddings", "global_embeddings", "encoder"), "contextualiser"),
 }
 """Per-title tables in the order in which they are made. `titles` itself is the drop's content (see `drop_version`)."""
+
+
+def dependencies(table: str) -> list[str]:
+    """The assets that a per-title table is made from; the parts of a drop stand in `titles`."""
+    if table == "titles":
+        return ["drops"]
+    return sorted({"titles" if name in PARTS else name for name in RECIPES[table].inputs})
+
 
 TITLES_CODE = "1"
 ENCODER_CODE = "1"
@@ -78,6 +87,13 @@ def title_text(row: Mapping[str, Any]) -> str:
     """What is embedded of a title as a whole: its name, kind, synopsis, tags and genres, a line each."""
     lines = [row["title"], row["type"], row["synopsis"], ", ".join(row["tags"]), ", ".join(row["genres"])]
     return "\n".join(line for line in lines if line)
+
+
+def drop_version(row: Mapping[str, Any]) -> str:
+    """The content fingerprint of a drop: its media, timed text and metadata; not where it lies or when it came."""
+    tracks = [f"{track['name']} {track['sha256']}" for track in row["text_tracks"]]
+    names = ("title", "type", "synopsis", "tags", "genres", "language", "series_id", "extra", "media_sha256")
+    return digest(TITLES_CODE, *(str(row[name]) for name in names), *tracks)
 
 
 def parts_of(row: Mapping[str, Any]) -> dict[str, str]:
@@ -111,8 +127,8 @@ class Catalogue:
 
     def __init__(self, lake: DeltaLake, resources: Mapping[str, Shaping]) -> None:
         self._lake = lake
-        self._resources = resources
-        self._stored: dict[str, Mapping[tuple[str, ...], str]] = {}
+        self.resources = resources
+        self._stored: dict[str, dict[tuple[str, ...], str]] = {}
         self._spaces: dict[str, str] = {}
         self._made: dict[tuple[str, str], str | None] = {}
         self._titles: dict[str, Mapping[str, Any] | None] = {}
@@ -136,16 +152,52 @@ class Catalogue:
         spaces = self._lake.scan("encoder").select("encoder_version", "space").unique().collect()
         return max((version for version, space in spaces.rows() if space == self.encoder_space()), default=None)
 
+    @cached_property
+    def failures(self) -> Mapping[str, Mapping[str, Any]]:
+        """The titles that could not be finished the last time, each with its row in `failures`."""
+        return {row["title_id"]: row for row in self._lake.scan("failures").collect().iter_rows(named=True)}
+
+    def attempt(self, stage: str, title_id: str, fingerprint: str) -> str:
+        """What an attempt at the stage reads: another one may succeed where this has changed."""
+        made = digest(TITLES_CODE) if stage == "titles" else self.made_now(stage, title_id)
+        return digest(fingerprint, stage, made)
+
+    def failed_before(self, title_id: str, fingerprint: str) -> bool:
+        """Whether the title failed, and nothing that was read then has changed since: it is not tried again in a
+        loop."""
+        failure = self.failures.get(title_id)
+        return failure is not None and failure["attempt"] == self.attempt(failure["stage"], title_id, fingerprint)
+
+    def is_registered(self, title_id: str, fingerprint: str) -> bool:
+        """Whether `titles` describes the drop with that fingerprint."""
+        row = self.title(title_id)
+        if row is None or row["drop_fingerprint"] != fingerprint:
+            return False
+        return self.stored("titles", title_id) == drop_version(row)
+
+    def wrote(self, table: str, partition: Mapping[str, str], data_version: str) -> None:
+        """Take note of a partition that this process has just written, without reading the log again."""
+        self.stored_in(table)
+        self._stored[table][tuple(partition.values())] = data_version
+        if table == "titles":
+            title_id = partition["title_id"]
+            self._titles.pop(title_id, None)
+            for name in RECIPES:
+                self._made.pop((name, title_id), None)
+
     def stored_in(self, table: str) -> Mapping[tuple[str, ...], str]:
         if table not in self._stored:
-            self._stored[table] = self._lake.data_versions(table)
+            self._stored[table] = dict(self._lake.data_versions(table))
         return self._stored[table]
 
     def stored(self, table: str, title_id: str) -> str | None:
         """The version that the title's partition has; of contextual embeddings, the partition of the newest encoder."""
-        if table == "contextual_embeddings":
-            return self.stored_in(table).get((self.encoder_version or "", title_id))
-        return self.stored_in(table).get((title_id,))
+        return self.stored_in(table).get(tuple(self.partition(table, title_id).values()))
+
+    def partition(self, table: str, title_id: str) -> dict[str, str]:
+        """The Delta partition that holds the title's rows of the table, of those by encoder the newest one's."""
+        known = {"encoder_version": self.encoder_version or "", "title_id": title_id}
+        return {name: known[name] for name in TABLES[table].partition_by}
 
     def made_now(self, table: str, title_id: str) -> str | None:
         """The version that the partition would have if everything up to it were made now; None where that cannot be
@@ -168,7 +220,7 @@ class Catalogue:
 
     def space(self, resource: str) -> str:
         if resource not in self._spaces:
-            self._spaces[resource] = self._resources[resource].space()
+            self._spaces[resource] = self.resources[resource].space()
         return self._spaces[resource]
 
     def fused_space(self) -> str:

@@ -220,6 +220,17 @@ TABLES: Mapping[str, Table] = {
             Column("embedding", "list<float32>", "The contextual vector; its length is the encoder's width."),
         ),
         _table(
+            "failures",
+            "Titles that could not be finished the last time: where and why. A title's row goes when it is finished.",
+            (TITLE,),
+            (),
+            Column("stage", "string", "The table that could not be made."),
+            Column("reason", "string", "What failed, why, what to do, in one sentence."),
+            Column("attempt", "string", "Hash of what was read; while it is the same, nothing tries again by itself."),
+            Column("run_id", "string", "The Dagster run."),
+            Column("failed_at", "timestamp", "When."),
+        ),
+        _table(
             "clip_labels",
             "Labelled clips, as dropped into the landing zone.",
             (TASK,),

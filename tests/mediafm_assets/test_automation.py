@@ -3,150 +3,263 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from mediafm_assets.definitions import defs
+from mediafm_assets.partitions import TASKS
+from mediafm_assets.plan import TITLE_TABLES as ALL_TABLES
+from mediafm_assets.plan import batches
 from mediafm_assets.profiles import resources
-from mediafm_assets.sensors import changed, landed, landing_sensor, refresh_sensor, unbroken_ranges
-from mediafm_assets.versions import RECIPES
+from mediafm_assets.sensors import automation, changed, landing_sensor
 from resources.landing import LandingZone
 from tests.mediafm_assets.conftest import Drop, Places
 
-TITLE_TABLES = {"titles", *RECIPES}
+Tick = Any  # Dagster's SensorExecutionData, which it does not export
+TITLE_TABLES = set(ALL_TABLES)
 BEFORE_TRAINING = TITLE_TABLES - {"contextual_embeddings"}
 
 
-class Ticks:
-    """Automation ticks on one instance, in which requested runs are recorded as done."""
+def tick_automation(instance: dg.DagsterInstance, cursor: str | None = None) -> Tick:
+    with dg.build_sensor_context(instance, cursor=cursor, definitions=defs(), resources=resources()) as context:
+        return automation.evaluate_tick(context)
 
-    def __init__(self, definitions: dg.Definitions) -> None:
-        self.instance = dg.DagsterInstance.ephemeral()
-        self.definitions = definitions
-        self.cursor: object = None
 
-    def land(self, *titles: str) -> None:
-        self.instance.add_dynamic_partitions("titles", list(titles))
-        for title in titles:
-            self.instance.report_runless_asset_event(landed("drops", title, "f" * 32))
+def run_requests(tick: Tick) -> list[dg.RunRequest]:
+    return list(tick.run_requests or [])
 
-    def evaluate(self, at: datetime | None = None) -> dg.EvaluateAutomationConditionsResult:
-        result = dg.evaluate_automation_conditions(
-            self.definitions, self.instance, cursor=self.cursor, evaluation_time=at
-        )
-        self.cursor = result.cursor
-        return result
 
-    def tick(self) -> dict[str, set[str]]:
-        """Requested tables by title."""
-        result = self.evaluate()
-        requested: dict[str, set[str]] = {}
+def requested(result: Tick) -> dict[str, set[str]]:
+    """The requested tables by the range of titles (or the one title, task or "") that the run covers."""
+    found = {}
+    for request in run_requests(result):
+        tags = request.tags
+        first = tags.get("dagster/partition") or tags.get("dagster/asset_partition_range_start")
+        last = tags.get("dagster/asset_partition_range_end")
+        name = f"{first} to {last}" if last else first or request.partition_key or ""
+        found[name] = {key.to_user_string() for key in request.asset_selection}
+    return found
+
+
+def launch(instance: dg.DagsterInstance, request: dg.RunRequest, **how: object) -> dg.ExecuteInProcessResult:
+    """Run it as the daemon would."""
+    job = defs().resolve_implicit_global_asset_job_def()
+    return job.execute_in_process(
+        instance=instance,
+        asset_selection=request.asset_selection,
+        tags={**request.tags, **({"dagster/partition": request.partition_key} if request.partition_key else {})},
+        raise_on_error=False,
+    )
+
+
+def land(instance: dg.DagsterInstance, places: Places) -> list[str]:
+    """Register every drop as a partition, as the landing sensor does."""
+    titles = sorted(path.name for path in (places.landing / "titles").iterdir())
+    instance.add_dynamic_partitions("titles", titles)
+    return titles
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write a file that looks an hour old, so that nobody takes it for still being copied."""
+    path.write_bytes(data)
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3600))
+
+
+def test_titles_that_landed_together_are_requested_whole_in_one_run(
+    empty_places: Places, small_catalogue: Path
+) -> None:
+    shutil.copytree(small_catalogue, empty_places.landing, dirs_exist_ok=True)
+    with dg.DagsterInstance.ephemeral() as instance:
+        titles = land(instance, empty_places)
+        found = requested(tick_automation(instance))
+    assert found.pop(f"{titles[0]} to {titles[-1]}") == BEFORE_TRAINING
+    assert set(found) <= set(TASKS)
+
+
+def test_runs_are_bounded_by_the_configured_number_of_titles(
+    empty_places: Places, small_catalogue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDIAFM_TITLES_PER_RUN", "4")
+    shutil.copytree(small_catalogue, empty_places.landing, dirs_exist_ok=True)
+    with dg.DagsterInstance.ephemeral() as instance:
+        titles = land(instance, empty_places)
+        found = requested(tick_automation(instance))
+    assert set(found) - set(TASKS) == {f"{titles[0]} to {titles[3]}", f"{titles[4]} to {titles[5]}"}
+
+
+def test_nothing_is_requested_of_a_lake_that_is_up_to_date_even_by_a_new_instance(places: Places) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        land(instance, places)
+        assert requested(tick_automation(instance)) == {}
+
+
+def test_a_new_instance_is_told_what_the_lake_holds(places: Places) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        tick_automation(instance)
+        titles = sorted(path.name for path in (places.landing / "titles").iterdir())
         for table in TITLE_TABLES:
-            for title in result.get_requested_partitions(dg.AssetKey(table)):
-                requested.setdefault(title or "", set()).add(table)
-        return requested
-
-    def made(self, title: str, *tables: str) -> None:
-        for table in tables:
-            self.instance.report_runless_asset_event(dg.AssetMaterialization(table, partition=title))
-
-    def trained(self) -> None:
-        self.instance.report_runless_asset_event(dg.AssetMaterialization("encoder"))
-
-
-@pytest.fixture
-def ticks(empty_places: Places) -> Iterator[Ticks]:
-    ticks = Ticks(defs())
-    with ticks.instance:
-        yield ticks
+            key = dg.AssetKey(table)
+            assert instance.get_materialized_partitions(key) == set(titles), table
+            event = instance.get_latest_data_version_record(key, partition_key=titles[0])
+            assert event.asset_materialization.tags["dagster/data_version"] == places.versions(titles[0])[table]
+        for table in ("encoder", "encoder_training", "probe_metrics"):
+            assert instance.get_latest_materialization_event(dg.AssetKey(table)), table
+        told = instance.fetch_materializations(dg.AssetKey("titles"), limit=100).records
+        tick_automation(instance)
+        again = instance.fetch_materializations(dg.AssetKey("titles"), limit=100).records
+    assert len(again) == len(told) == len(titles)
 
 
-def test_a_title_that_landed_before_the_first_tick_is_requested_whole(ticks: Ticks) -> None:
-    ticks.land("early")
-    assert ticks.tick() == {"early": BEFORE_TRAINING}
+def test_a_new_title_is_requested_alone_up_to_its_contextual_embeddings(places: Places, drop: Drop) -> None:
+    source = sorted((places.landing / "titles").iterdir())[0] / "film.mp4"
+    drop(places.landing, "zz-new", source)
+    with dg.DagsterInstance.ephemeral() as instance:
+        land(instance, places)
+        assert requested(tick_automation(instance)) == {"zz-new": TITLE_TABLES}
 
 
-def test_a_title_that_fails_is_not_requested_again_until_its_drop_changes(ticks: Ticks) -> None:
-    ticks.land("broken")
-    ticks.tick()
-    assert ticks.tick() == {}
-    ticks.land("broken")
-    assert ticks.tick() == {"broken": BEFORE_TRAINING}
+def test_what_is_under_way_is_not_requested_again(places: Places, drop: Drop) -> None:
+    source = sorted((places.landing / "titles").iterdir())[0] / "film.mp4"
+    drop(places.landing, "zz-new", source)
+    with dg.DagsterInstance.ephemeral() as instance:
+        land(instance, places)
+        (request,) = run_requests(tick_automation(instance))
+        job = defs().resolve_implicit_global_asset_job_def()
+        run = instance.create_run_for_job(job, tags=request.tags, asset_selection=frozenset(request.asset_selection))
+        assert requested(tick_automation(instance)) == {}
+        instance.report_run_canceled(run)
+        assert requested(tick_automation(instance)) == {"zz-new": TITLE_TABLES}
 
 
-def test_a_new_title_requests_nothing_of_the_others(ticks: Ticks) -> None:
-    ticks.land("old")
-    ticks.tick()
-    ticks.made("old", *BEFORE_TRAINING)
-    ticks.tick()
-    ticks.land("new")
-    assert ticks.tick() == {"new": BEFORE_TRAINING}
+def test_a_title_that_fails_is_not_requested_again_until_its_drop_changes(places: Places, drop: Drop) -> None:
+    good = sorted((places.landing / "titles").iterdir())[0] / "film.mp4"
+    folder = drop(places.landing, "zz-bad", None)
+    put(folder / "film.mp4", b"not a film")
+    with dg.DagsterInstance.ephemeral() as instance:
+        land(instance, places)
+        first = tick_automation(instance)
+        (request,) = run_requests(first)
+        result = launch(instance, request)
+        assert not result.success
+        assert places.lake.read("failures", title_id="zz-bad")["stage"].to_list() == ["titles"]
+        assert requested(tick_automation(instance, first.cursor)) == {}
+        put(folder / "film.mp4", good.read_bytes())
+        (request,) = run_requests(tick_automation(instance, first.cursor))
+        assert launch(instance, request).success
+        assert requested(tick_automation(instance, first.cursor)) == {}
+    assert ("zz-bad",) not in places.lake.data_versions("failures")
 
 
-def test_with_an_encoder_a_new_title_is_requested_up_to_its_contextual_embeddings(ticks: Ticks) -> None:
-    ticks.trained()
-    ticks.tick()
-    ticks.land("new")
-    assert ticks.tick() == {"new": TITLE_TABLES}
+def test_a_failed_title_costs_its_neighbours_nothing_and_alone_is_red(
+    empty_places: Places, small_catalogue: Path
+) -> None:
+    shutil.copytree(small_catalogue, empty_places.landing, dirs_exist_ok=True)
+    titles = sorted(path.name for path in (empty_places.landing / "titles").iterdir())
+    bad = titles[2]
+    film = next((empty_places.landing / "titles" / bad).glob("film.*4"))
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    with dg.DagsterInstance.ephemeral() as instance:
+        land(instance, empty_places)
+        request = next(
+            r for r in run_requests(tick_automation(instance)) if "fused_embeddings" in str(r.asset_selection)
+        )
+        result = launch(instance, request)
+        failure = next(event for event in result.all_events if event.is_step_failure).step_failure_data
+        made = instance.get_materialized_partitions(dg.AssetKey("fused_embeddings"))
+        planned = instance.get_event_records(
+            dg.EventRecordsFilter(
+                dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, asset_key=dg.AssetKey("fused_embeddings")
+            )
+        )
+    assert failure.user_failure_data.description.startswith(f"1 of 6 titles failed: {bad}: ")
+    assert made == set(titles) - {bad}
+    assert {record.partition_key for record in planned} == set(titles), "what is planned and not made is shown in red"
 
 
-def test_a_new_encoder_requests_no_title_one_by_one(ticks: Ticks) -> None:
-    ticks.land("waiting")
-    ticks.tick()
-    ticks.made("waiting", *BEFORE_TRAINING)
-    assert ticks.tick() == {}
-    ticks.trained()
-    assert ticks.tick() == {}
+def test_a_new_encoder_requests_contextual_embeddings_of_all_titles_in_one_run(places: Places) -> None:
+    shutil.rmtree(places.root / "lake" / "contextual_embeddings")
+    places.lake.create_tables()
+    with dg.DagsterInstance.ephemeral() as instance:
+        titles = land(instance, places)
+        result = tick_automation(instance)
+        assert requested(result) == {f"{titles[0]} to {titles[-1]}": {"contextual_embeddings"}}
+        assert launch(instance, run_requests(result)[0]).success
+        assert requested(tick_automation(instance)) == {}
 
 
 def test_another_configuration_requests_what_it_shapes_and_what_follows(
-    ticks: Ticks, monkeypatch: pytest.MonkeyPatch
+    places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ticks.land("title")
-    ticks.tick()
-    ticks.made("title", *BEFORE_TRAINING)
-    assert ticks.tick() == {}
     monkeypatch.setenv("MEDIAFM_FUSION", "as_published")
-    ticks.definitions = defs()
-    assert ticks.tick() == {"title": {"fused_embeddings"}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        titles = land(instance, places)
+        assert requested(tick_automation(instance)) == {f"{titles[0]} to {titles[-1]}": {"fused_embeddings"}}
 
 
-def test_training_is_requested_once_on_its_cadence_and_only_if_something_is_new(ticks: Ticks) -> None:
-    day = datetime(2026, 3, 1, 1, tzinfo=UTC)
+def test_a_training_is_requested_when_the_titles_are_done_and_a_tenth_is_new_and_the_probes_after_it(
+    empty_places: Places, small_catalogue: Path
+) -> None:
+    shutil.copytree(small_catalogue, empty_places.landing, dirs_exist_ok=True)
+    with dg.DagsterInstance.ephemeral() as instance:
+        titles = land(instance, empty_places)
+        for request in run_requests(tick_automation(instance)):
+            assert launch(instance, request).success
+        training = tick_automation(instance)
+        assert requested(training) == {"": {"encoder", "encoder_training"}}
+        assert run_requests(training)[0].run_key == run_requests(tick_automation(instance))[0].run_key, "once only"
+        assert launch(instance, run_requests(training)[0]).success
+        refresh = tick_automation(instance)
+        assert requested(refresh) == {f"{titles[0]} to {titles[-1]}": {"contextual_embeddings"}}
+        assert launch(instance, run_requests(refresh)[0]).success
+        probes = tick_automation(instance)
+        assert requested(probes) == {"": {"probe_metrics"}}
+        assert launch(instance, run_requests(probes)[0]).success
+        assert requested(tick_automation(instance)) == {}
 
-    def requested(at: datetime) -> bool:
-        return ticks.evaluate(at).get_num_requested(dg.AssetKey("encoder")) == 1
 
-    assert not requested(day)
-    ticks.land("title")
-    ticks.made("title", *BEFORE_TRAINING)
-    assert not requested(day + timedelta(minutes=30)), "not before the cadence's hour"
-    assert requested(day + timedelta(hours=2))
-    ticks.trained()
-    assert not requested(day + timedelta(hours=3))
-    assert not requested(day + timedelta(days=1, hours=2)), "nothing was new on the second day"
-    ticks.made("title", "fused_embeddings")
-    requested(day + timedelta(days=1, hours=3))
-    assert requested(day + timedelta(days=2, hours=2))
+def test_a_title_whose_process_dies_is_tried_once_more_alone_and_then_has_failed(places: Places, drop: Drop) -> None:
+    source = sorted((places.landing / "titles").iterdir())[0] / "film.mp4"
+    for name in ("zz-killer", "zz-neighbour"):
+        drop(places.landing, name, source)
+    job = defs().resolve_implicit_global_asset_job_def()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        land(instance, places)
+        result = tick_automation(instance)
+        for _ in range(2):
+            request = next(r for r in run_requests(result) if "zz-killer" in r.tags.values())
+            run = instance.create_run_for_job(
+                job, tags=request.tags, asset_selection=frozenset(request.asset_selection)
+            )
+            instance.report_run_failed(run, "killed")
+            before, result = result, tick_automation(instance, result.cursor)
+        assert set(requested(before)) == {"zz-killer", "zz-neighbour"}
+        assert "zz-killer" not in " ".join(requested(result))
+    assert "died, twice" in places.lake.read("failures", title_id="zz-killer")["reason"][0]
 
 
-def test_probes_are_requested_when_contextual_embeddings_or_labels_have_settled(ticks: Ticks) -> None:
-    def requested() -> bool:
-        return ticks.evaluate().get_num_requested(dg.AssetKey("probe_metrics")) == 1
+def test_what_a_cancelled_run_left_waits_for_a_person(places: Places, drop: Drop) -> None:
+    drop(places.landing, "zz-new", sorted((places.landing / "titles").iterdir())[0] / "film.mp4")
+    job = defs().resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        land(instance, places)
+        first = tick_automation(instance)
+        (request,) = run_requests(first)
+        run = instance.create_run_for_job(job, tags=request.tags, asset_selection=frozenset(request.asset_selection))
+        instance.report_run_canceled(run)
+        assert requested(tick_automation(instance, first.cursor)) == {}
+    assert "cancelled" in places.lake.read("failures", title_id="zz-new")["reason"][0]
 
-    ticks.land("title")
-    requested()
-    ticks.made("title", *TITLE_TABLES)
-    assert not requested(), "there is no encoder to probe"
-    ticks.trained()
-    assert requested()
-    assert not requested()
-    ticks.instance.report_runless_asset_event(dg.AssetMaterialization("clip_labels", partition="clip_tone"))
-    assert requested()
+
+def test_a_batch_covers_few_titles_that_lack_nothing_and_never_more_wanted_ones_than_allowed() -> None:
+    keys = [f"t{number:03}" for number in range(100)]
+    wanted = {key: ["fused_embeddings"] for key in ("t000", "t001", "t005", "t050", "t051")}
+    assert [(b.first, b.last) for b in batches(keys, wanted, most=10)] == [("t000", "t005"), ("t050", "t051")]
+    assert [b.titles for b in batches(keys, wanted, most=2, gap=0)] == [("t000", "t001"), ("t005",), ("t050", "t051")]
+    assert list(batches(keys, {}, most=2)) == []
 
 
 def tick_landing(instance: dg.DagsterInstance, places: Places, cursor: str | None) -> dg.SensorResult:
@@ -205,26 +318,6 @@ def test_a_folder_without_title_json_is_left_alone(places: Places, drop: Drop) -
     assert next(e for e in result.asset_events if isinstance(e, dg.AssetCheckEvaluation)).passed
 
 
-def test_the_refresh_sensor_asks_once_for_the_titles_that_lack_the_new_encoder(places: Places) -> None:
-    titles = sorted(path.name for path in (places.landing / "titles").iterdir())
-    newest = max(version for (version,) in places.lake.data_versions("encoder"))
-    shutil.rmtree(places.root / "lake" / "contextual_embeddings")
-    places.lake.create_tables()
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("titles", titles)
-        context = dg.build_sensor_context(instance, definitions=defs())
-        result = refresh_sensor(context, lake=places.lake)
-        assert isinstance(result, dg.SensorResult)
-        ranges = [
-            (r.tags["dagster/asset_partition_range_start"], r.tags["dagster/asset_partition_range_end"])
-            for r in result.run_requests
-        ]
-        assert ranges == [(titles[0], titles[-1])]
-        assert result.cursor == newest
-        again = dg.build_sensor_context(instance, cursor=result.cursor, definitions=defs())
-        assert isinstance(refresh_sensor(again, lake=places.lake), dg.SkipReason)
-
-
 def test_a_range_run_brings_all_titles_up_to_date_with_the_encoder(places: Places) -> None:
     titles = sorted(path.name for path in (places.landing / "titles").iterdir())
     before = {title: places.versions(title)["contextual_embeddings"] for title in titles}
@@ -244,11 +337,6 @@ def test_a_range_run_brings_all_titles_up_to_date_with_the_encoder(places: Place
         )
     assert result.success
     assert {title: places.versions(title)["contextual_embeddings"] for title in titles} == before
-
-
-def test_ranges_are_the_unbroken_runs_of_wanted_keys() -> None:
-    assert list(unbroken_ranges(["a", "b", "c", "d", "e"], {"a", "b", "d", "e", "x"})) == [("a", "b"), ("d", "e")]
-    assert list(unbroken_ranges(["a"], set())) == []
 
 
 def test_changed_are_the_keys_with_a_new_fingerprint() -> None:

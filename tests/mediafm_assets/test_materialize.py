@@ -17,8 +17,8 @@ import pytest
 
 from mediafm_assets.cli import main
 from mediafm_assets.evaluation import REPRESENTATIONS
-from mediafm_assets.headless import GROWTH_BEFORE_TRAINING
 from mediafm_assets.partitions import TASKS
+from mediafm_assets.plan import GROWTH_BEFORE_TRAINING
 from resources.tables import TABLES, violations
 from tests.mediafm_assets.conftest import Drop, Places
 
@@ -36,6 +36,9 @@ def test_every_table_is_filled_and_keeps_its_contract(finished: Places) -> None:
     titles = titles_in(finished)
     for table in TABLES:
         partitions = finished.lake.data_versions(table)
+        if table == "failures":
+            assert not partitions
+            continue
         assert partitions, table
         if "title_id" in TABLES[table].partition_by:
             assert sorted({key[-1] for key in partitions}) == titles

@@ -1,0 +1,112 @@
+"""What is to be made next. The `mediafm` command and the daemon's sensor both ask here, so they decide alike.
+
+Everything is read from the landing zone and the lake: which titles lack what, whether a training is due, whether the
+probes are out of date. Dagster is only asked what is under way.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from mediafm_assets.training import trained_on
+from mediafm_assets.versions import RECIPES, Catalogue
+from resources.lake import DeltaLake
+
+TITLE_TABLES = ("titles", *RECIPES)
+
+GROWTH_BEFORE_TRAINING = 0.1
+"""A catalogue that has grown by this share since the last training is trained on again."""
+
+GAP = 8
+"""Titles between two of a run that lack nothing: to record them once more costs less than another run."""
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Titles of one run: those of the partitions from `first` to `last` that lack some of `tables`."""
+
+    first: str
+    last: str
+    titles: tuple[str, ...]
+    tables: tuple[str, ...]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What makes a run cover the batch; a single title is a run that is named after it."""
+        if self.first == self.last:
+            return {"dagster/partition": self.first}
+        return {"dagster/asset_partition_range_start": self.first, "dagster/asset_partition_range_end": self.last}
+
+
+def lacking(catalogue: Catalogue, fingerprints: Mapping[str, str], among: Iterable[str]) -> dict[str, list[str]]:
+    """The tables that each title lacks, in the order in which they are made.
+
+    fingerprints: of the drops in the landing zone. Of a new or changed drop, what else is stale shows only when
+    `titles` is made, so it is given all tables.
+    """
+    found = {}
+    for title_id in among:
+        if title_id in fingerprints and not catalogue.is_registered(title_id, fingerprints[title_id]):
+            contextual = catalogue.encoder_version is not None
+            tables = [table for table in TITLE_TABLES if contextual or table != "contextual_embeddings"]
+        else:
+            tables = with_siblings(catalogue.stale(title_id))
+        if tables:
+            found[title_id] = tables
+    return found
+
+
+def with_siblings(tables: Iterable[str]) -> list[str]:
+    """Shots and their frames are made in one go."""
+    wanted, together = set(tables), {"shots", "shot_frames"}
+    return [table for table in RECIPES if table in wanted | (together if together & wanted else set())]
+
+
+def batches(keys: Sequence[str], wanted: Mapping[str, Sequence[str]], most: int, gap: int = GAP) -> Iterator[Batch]:
+    """The wanted titles in runs of at most `most`, each over an unbroken range of the partition keys.
+
+    keys: all partition keys in their order. Between two wanted titles of a run lie at most `gap` others.
+    """
+    run: list[str] = []
+    last = 0
+    for position, key in enumerate(keys):
+        if key not in wanted:
+            continue
+        if run and (len(run) == most or position - last > gap + 1):
+            yield _batch(run, wanted)
+            run = []
+        run.append(key)
+        last = position
+    if run:
+        yield _batch(run, wanted)
+
+
+def _batch(titles: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> Batch:
+    tables = {table for title in titles for table in wanted[title]}
+    return Batch(titles[0], titles[-1], tuple(titles), tuple(table for table in TITLE_TABLES if table in tables))
+
+
+def training_due(catalogue: Catalogue, lake: DeltaLake) -> bool:
+    """Whether to train now: without an encoder for the configured space, or when a tenth is new."""
+    titles = len(catalogue.stored_in("fused_embeddings"))
+    if catalogue.encoder_version is None:
+        return titles > 0
+    return titles >= trained_on(lake, catalogue.encoder_version)["titles"] * (1 + GROWTH_BEFORE_TRAINING)
+
+
+def titles_of(run: dg.DagsterRun, keys: Sequence[str]) -> list[str]:
+    """The titles that a run covers, of all partition keys in their order."""
+    first = run.tags.get("dagster/asset_partition_range_start") or run.tags.get("dagster/partition")
+    last = run.tags.get("dagster/asset_partition_range_end") or first
+    if first not in keys or last not in keys:
+        return []
+    return list(keys[keys.index(first) : keys.index(last) + 1])
