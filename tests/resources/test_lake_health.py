@@ -1,5 +1,6 @@
 """Lost, cut and changed data files; what keeps a table small; and a log that changes under its reader."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from resources import scratch
-from resources.lake import Damaged, DeltaLake, PartitionMissing
+from resources.lake import COPIED_FROM, Damaged, DeltaLake, PartitionMissing
 from resources.scratch import scratch_folder
-from resources.tables import TABLES
+from resources.tables import TABLES, polars_schema
 from tests.resources.lake_rows import partition, rows
 from tests.resources.test_lake import HOSTILE_KEYS, REPOSITORY
 
@@ -110,10 +112,8 @@ def test_whatever_byte_is_changed_a_read_gives_rows_or_says_that_they_are_damage
     whole = path.read_bytes()
     for position in range(0, len(whole), 7):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :])
-        try:
+        with contextlib.suppress(Damaged):
             lake.read("shots", title_id="a")
-        except Damaged:
-            pass
         assert lake.damaged("shots", deep=True)
 
 
@@ -294,6 +294,47 @@ def test_maintenance_in_a_bucket(bucket: Any) -> None:
     assert done.bytes > 1000
     assert len(lake.read("shots", title_id="it's")) == 3
     assert lake.damaged("shots", deep=True) == {}
+
+
+def test_a_whole_table_is_read_from_a_copy_and_what_came_since(lake: DeltaLake) -> None:
+    for i in range(COPIED_FROM + 3):
+        lake.write("titles", {"title_id": f"t{i:03d}"}, rows("titles", 1), "v1")
+    copy = Path(lake.table_uri("titles")) / "_copy" / "rows.parquet"
+    assert lake.read_whole("titles").equals(by_key(lake.scan("titles").collect()))
+    written = copy.stat().st_mtime_ns
+    lake.write("titles", {"title_id": "t001"}, rows("titles", 1), "v2")
+    lake.write("titles", {"title_id": "it's new"}, rows("titles", 1), "v1")
+    lake.delete("titles", {"title_id": "t002"})
+    whole = lake.read_whole("titles")
+    assert whole.equals(by_key(lake.scan("titles").collect()))
+    assert copy.stat().st_mtime_ns == written
+    assert len(whole) == COPIED_FROM + 3
+    lake.maintain("titles", retention_hours=0)
+    assert copy.is_file()
+    for damage in (flip, cut, empty, delete):
+        damage(copy)
+        assert lake.read_whole("titles").equals(whole)
+        assert copy.stat().st_size > 100
+
+
+def test_a_small_table_gets_no_copy(lake: DeltaLake) -> None:
+    assert lake.read_whole("titles").is_empty()
+    lake.write("titles", {"title_id": "a"}, rows("titles", 1), "v1")
+    assert lake.read_whole("titles")["title_id"].to_list() == ["a"]
+    assert not (Path(lake.table_uri("titles")) / "_copy").exists()
+
+
+def test_a_whole_table_in_a_bucket(bucket: Any) -> None:
+    lake = DeltaLake(uri="s3://films/lake")
+    frame = pl.concat([rows("titles", 1).with_columns(title_id=pl.lit(f"t{i}")) for i in range(COPIED_FROM)])
+    lake.write_partitions("titles", frame, "v")
+    for _ in range(2):
+        assert len(lake.read_whole("titles")) == COPIED_FROM
+    assert bucket.head_object(Bucket="films", Key="lake/titles/_copy/rows.parquet")["ContentLength"] > 100
+
+
+def by_key(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.select(list(polars_schema("titles"))).sort("title_id")
 
 
 # ---- scratch folders ------------------------------------------------------------------------------------------------
