@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from resources.errors import BadInput
+from resources.scratch import scratch_folder
 
 TITLE_JSON_LIMIT = 1 << 20
 
@@ -163,8 +163,8 @@ def local_path(place: Place, path: str) -> Iterator[Path]:
         yield Path(place.uri(path))
         return
     # The name is kept out of the path (it is from outside), the extension helps people who look.
-    with tempfile.TemporaryDirectory(prefix="mediafm-") as folder:
-        target = Path(folder) / ("file" + re.sub(r"[^.A-Za-z0-9]", "", Path(path).suffix)[:16])
+    with scratch_folder() as folder:
+        target = folder / ("file" + re.sub(r"[^.A-Za-z0-9]", "", Path(path).suffix)[:16])
         with place.open(path) as source, open(target, "wb") as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
         yield target

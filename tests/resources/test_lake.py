@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resources.lake import ContractError, DeltaLake, PartitionMissing
+from resources.lake import ContractError, Damaged, DeltaLake, PartitionMissing
 from resources.tables import TABLES, arrow_schema, violations
 from tests.resources.lake_rows import partition, rows
 
@@ -195,7 +195,7 @@ def test_reading_a_title_opens_no_file_of_another(lake: DeltaLake) -> None:
     for uri in lake.partition_files("shots", {"title_id": "a"}):
         Path(uri).unlink()
     assert len(lake.read("shots", title_id="it's")) == 3
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(Damaged, match=r"shots title_id=a in .* is damaged: .* is gone. `mediafm materialize` makes it"):
         lake.read("shots", title_id="a")
 
 
