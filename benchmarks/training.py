@@ -29,11 +29,12 @@ from model.config import Config
 from model.encoder import Encoder
 from model.optim import optimizers, parameter_groups
 from model.packing import Packing
+from model.precision import matmul_dtype
 from model.store import Store, StoredTitle
-from model.train import MaskedShotModelling, has_fast_bf16
+from model.train import MaskedShotModelling
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-DTYPE = torch.bfloat16 if has_fast_bf16(DEVICE) else torch.float32
+DTYPE = matmul_dtype(DEVICE)
 
 
 def made_up(titles: int, shortest: int, longest: int, seed: int = 0, global_dim: int = 768) -> Iterator[StoredTitle]:

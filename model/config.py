@@ -70,7 +70,7 @@ class Config:
     minimum_groups: int = 5  # fewer cannot be split: the run then takes fixed_steps and validates nothing
     fixed_steps: int = 200
     keep_checkpoints: int = 2  # besides the best one
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of activations; auto: model.precision.matmul_dtype
     compile: bool = False  # torch.compile; no faster where measured (docs/benchmarks.md)
 
     def __post_init__(self) -> None:

@@ -42,6 +42,7 @@ from model.encoder import Encoder
 from model.masking import INITIAL_WEIGHTS, random_words
 from model.metrics import Validation, by_modality, warning
 from model.optim import clip_gradients, learning_rate_factor, optimizers, set_learning_rates
+from model.precision import matmul_dtype
 from model.reports import Log, Meter, describe, in_red, parts, reporting
 from model.store import Store
 
@@ -100,14 +101,6 @@ class Place:
     ranks: int = 1
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the processor has instructions that multiply bf16 matrices (CUDA; AMX or AVX-512 BF16)."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
-
-
 class Run:
     """One training run; its state is what a checkpoint holds."""
 
@@ -141,7 +134,7 @@ class Run:
         self.dtype = {
             "bf16": torch.bfloat16,
             "fp32": torch.float32,
-            "auto": torch.bfloat16 if has_fast_bf16(self.place.device) else torch.float32,
+            "auto": matmul_dtype(self.place.device),
         }[config.precision]
 
         # The one use of torch's generator, which is left as it was.
