@@ -68,6 +68,7 @@ class TransNetCuts:
         if n_windows > 0:
             frames = np.stack(self._frames[: (n_windows - 1) * _STEP + _WINDOW])
             windows = np.stack([frames[i * _STEP : i * _STEP + _WINDOW] for i in range(n_windows)])
+            windows = np.ascontiguousarray(windows)  # stacking keeps the strides of a film that was turned upright
             probabilities = self._network(windows, self._runs.threshold)[:, _MARGIN:-_MARGIN].reshape(-1)
             for probability in probabilities[: self._n - self._runs.n]:
                 found.extend(self._runs.push(float(probability)))
