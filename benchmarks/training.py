@@ -206,6 +206,24 @@ def main() -> None:
         if given.compile:
             print(f"  compiled / not:               {ratio(rates['ours, Muon, compiled'], rates['ours, Muon']):.2f}")
 
+        embedded = Config.embedded()
+        for what, shortest, longest in (("20 to 512 shots", 20, 512), ("32 shots, as in the demo", 32, 32)):
+            titles = Store.update(Path(folder) / what, made_up(200, shortest, longest))
+            windows = windows_of(titles.entries, embedded)
+            some = training_batches(titles, windows, embedded, 0)
+            small = [batches for _, _, batches in itertools.islice(some, 4 * given.rounds + 1)]
+            preset = {
+                "ours, AdamW": ours(dataclasses.replace(embedded, optimizer="adamw")), "ours, Muon": ours(embedded)
+            }  # fmt: skip
+            print(f"embedded preset, {what}, {embedded.batch_sequences} sequences a step, each step in turn:")
+            measured = in_turn(preset, small)
+            for label, values in measured.items():
+                print(shown(label, values))
+            target = "  (target >= 0.8)" if shortest != longest else ""
+            print(
+                f"  Muon / AdamW:                 {ratio(measured['ours, Muon'], measured['ours, AdamW']):.2f}{target}"
+            )
+
         tokens = [batch.packing.lengths for step in batches for batch in step]
         held = sum(len(lengths) * max(lengths) for lengths in tokens) / sum(map(sum, tokens))
         print(f"  tokens in BertModel's batches for each real one: {held:.2f}")

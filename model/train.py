@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import signal
 import sys
@@ -43,9 +44,10 @@ from model.masking import INITIAL_WEIGHTS, random_words
 from model.metrics import Validation, by_modality, warning
 from model.optim import clip_gradients, learning_rate_factor, optimizers, set_learning_rates
 from model.precision import matmul_dtype
-from model.reports import Log, Meter, describe, in_red, parts, reporting
+from model.reports import Log, Meter, describe, duration, in_red, parts, reporting
 from model.store import Store
 
+LONGEST_SILENCE = 10.0  # seconds, as far as steps end in between
 TERMINATED = 128 + signal.SIGTERM  # exit status of a run that was stopped and can go on
 
 
@@ -183,7 +185,8 @@ class Run:
             module = nn.parallel.DistributedDataParallel(module)
         for name, scores in validation.trivial.items() if validation else ():
             self.say(f"without a model, {name.replace('_', ' ')}: cosine {parts(scores)}")
-        started, earlier = time.monotonic(), progress.seconds
+        started, earlier, first, said = time.monotonic(), progress.seconds, progress.step, -math.inf
+        figures = ""
         window = Meter()
         resident = Resident(self.store, self.place.device) if Resident.fits(self.store, self.place.device) else None
         for step, predicted, batches in training_batches(
@@ -211,15 +214,16 @@ class Run:
             progress.step = step + 1
             progress.seconds = earlier + time.monotonic() - started
 
-            if progress.step % config.log_every == 0 or progress.step == self.last_step:
+            logged = progress.step % config.log_every == 0 or progress.step == self.last_step
+            if logged:
                 line = window.close(self.place.ranks)
                 progress.shots += line.pop("shots")
                 log.write({"step": progress.step, "split": "train", **line, **rates})
-                if self.reports:
-                    self.say(
-                        f"step {progress.step}/{self.last_step}  loss {line['loss']:.4f}  cosine {line['cosine']:.4f}  "
-                        f"{line['shots_per_s']:,.0f} shots/s"
-                    )
+                figures = f"loss {line['loss']:.4f}  cosine {line['cosine']:.4f}  {line['shots_per_s']:,.0f} shots/s  "
+            if logged or time.monotonic() - said >= LONGEST_SILENCE:
+                said = time.monotonic()
+                left = (self.last_step - progress.step) * (said - started) / (progress.step - first)
+                self.say(f"step {progress.step}/{self.last_step}  {figures}at most {duration(left)} left")
             stop = self.any_rank(self.terminated)
             if progress.step % config.evaluate_every == 0 or progress.step == self.last_step or stop:
                 if validation is not None and not stop:
