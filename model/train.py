@@ -133,6 +133,7 @@ class Run:
         self.train = windows_of(train, config)
         self.held_out = windows_of(held_out, config)
         self.last_step = config.max_steps if held_out else config.fixed_steps
+        self.evaluate_every = steps_between_validations(config, len(self.train)) if held_out else config.evaluate_every
         self.dtype = {
             "bf16": torch.bfloat16,
             "fp32": torch.float32,
@@ -222,10 +223,10 @@ class Run:
                 figures = f"loss {line['loss']:.4f}  cosine {line['cosine']:.4f}  {line['shots_per_s']:,.0f} shots/s  "
             if logged or time.monotonic() - said >= LONGEST_SILENCE:
                 said = time.monotonic()
-                left = (self.last_step - progress.step) * (said - started) / (progress.step - first)
-                self.say(f"step {progress.step}/{self.last_step}  {figures}at most {duration(left)} left")
+                left = self.time_left((said - started) / (progress.step - first))
+                self.say(f"step {progress.step}/{self.last_step}  {figures}{left} left")
             stop = self.any_rank(self.terminated)
-            if progress.step % config.evaluate_every == 0 or progress.step == self.last_step or stop:
+            if progress.step % self.evaluate_every == 0 or progress.step == self.last_step or stop:
                 if validation is not None and not stop:
                     self.evaluate(validation, log, rates)
                 if self.reports:
@@ -235,6 +236,16 @@ class Run:
             if stop:
                 return False
         return True
+
+    def time_left(self, seconds_a_step: float) -> str:
+        """How long the run goes on: until its patience ends, if nothing gets better from here, and to its last step."""
+        step, last = self.progress.step, self.last_step
+        evaluations = self.config.patience - self.progress.evaluations_since_best
+        early = min(last, max(step, (step // self.evaluate_every + evaluations) * self.evaluate_every))
+        longest = duration((last - step) * seconds_a_step)
+        if not self.held_out or early == last:
+            return longest
+        return f"{duration((early - step) * seconds_a_step)} to {longest}"
 
     def finished(self) -> bool:
         early = self.progress.evaluations_since_best >= self.config.patience
@@ -334,6 +345,13 @@ class Run:
         if metrics["warning"]:
             self.say(in_red(str(metrics["warning"])))
         return metrics
+
+
+def steps_between_validations(config: Config, windows: int) -> int:
+    """evaluate_every, or the steps of 8 passes over the training windows where those are fewer: a small catalogue is
+    learnt by heart within a hundred passes, and the best weights lie before (docs/benchmarks.md).
+    """
+    return min(config.evaluate_every, max(1, 8 * windows // config.batch_sequences))
 
 
 def sample_shots(store: Store, windows: list[Window], most: int = 8192) -> Tensor:
