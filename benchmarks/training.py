@@ -116,6 +116,12 @@ def matmul_peak() -> float:
     return best
 
 
+def product_ms(dtype: torch.dtype) -> float:
+    """Milliseconds of a product of Muon's iteration, 256 x 256 by 256 x 1024; the best of several."""
+    square, wide = (torch.randn(256, columns, device=DEVICE, dtype=dtype) for columns in (256, 1024))
+    return 1000 * min(seconds(lambda: square @ wide) for _ in range(20))
+
+
 def flops(config: Config, batch: Batch) -> float:
     """Of one forward and backward pass: 6 per weight and token that it is used for (4 where the input needs no
     gradient), and in attention 12 x hidden x query x key; the softmax, norms and GELUs are not counted. The last
@@ -173,6 +179,8 @@ def main() -> None:
     given = parser.parse_args()
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
     print(f"{name}; torch {torch.__version__}, {torch.get_num_threads()} threads, {DTYPE}")
+    times = {dtype: product_ms(dtype) for dtype in (torch.bfloat16, torch.float32)}
+    print("256 x 256 by 256 x 1024: " + ", ".join(f"{ms:.2f} ms in {dtype}" for dtype, ms in times.items()))
 
     with tempfile.TemporaryDirectory() as folder:
         middle = dataclasses.replace(

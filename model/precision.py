@@ -15,7 +15,7 @@ def matmul_dtype(device: torch.device, asked: torch.dtype = torch.bfloat16) -> t
     bfloat16 is fast on:
     CUDA:   the GPU's own instructions (compute capability 8.0 and later).
     x86-64: AMX or AVX-512 BF16, and oneDNN allowed to use AVX-512 (ONEDNN_MAX_CPU_ISA may forbid it). Without, PyTorch
-            multiplies bf16 on one thread, a hundred times slower than float32.
+            multiplies bf16 on one thread, up to dozens of times slower than float32 (docs/benchmarks.md).
     arm64:  the bf16 extension (Graviton 3, Neoverse V1 and later) and a PyTorch with the Arm Compute Library, whose
             kernels use it. Apple's builds have none, and multiply float32 on the AMX units of Accelerate.
 
