@@ -74,17 +74,20 @@ def share_needed(config: Config, store: Store, slow: dict[int, float], seed: int
 
 
 def withholding(store: Store, seeds: int) -> None:
-    """The skill on held-out titles of the embedded preset, and of the same without its hidden modalities and titles."""
+    """Skill on held-out titles and length of runs of the embedded preset, and of it without its hidden modalities and
+    titles.
+    """
     for change in ({"modality_masking": 0.0, "global_dropout": 0.0}, {}):
-        skills = []
+        runs = []
         for seed in range(seeds):
             with tempfile.TemporaryDirectory() as out:
                 config = dataclasses.replace(Config.embedded(), seed=seed, **change)
                 run = Run(config, store, Path(out), say=lambda _: None)
                 run.fit()
-                skills.append(run.finish()["validation"]["skill"])
-        shown = ", ".join(f"{skill:+.3f}" for skill in skills)
-        print(f"  {json.dumps(change) if change else 'the preset':<50} skill {shown}", flush=True)
+                runs.append(run.finish())
+        skills = ", ".join(f"{made['validation']['skill']:+.3f}" for made in runs)
+        lengths = ", ".join(f"{made['steps']} steps in {made['seconds']:.0f} s" for made in runs)
+        print(f"  {json.dumps(change) if change else 'the preset':<50} skill {skills}; {lengths}", flush=True)
 
 
 def main() -> None:

@@ -29,11 +29,12 @@ from model.config import Config
 from model.encoder import Encoder
 from model.optim import optimizers, parameter_groups
 from model.packing import Packing
+from model.precision import matmul_dtype
 from model.store import Store, StoredTitle
-from model.train import MaskedShotModelling, has_fast_bf16
+from model.train import MaskedShotModelling
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-DTYPE = torch.bfloat16 if has_fast_bf16(DEVICE) else torch.float32
+DTYPE = matmul_dtype(DEVICE)
 
 
 def made_up(titles: int, shortest: int, longest: int, seed: int = 0, global_dim: int = 768) -> Iterator[StoredTitle]:
@@ -115,6 +116,12 @@ def matmul_peak() -> float:
     return best
 
 
+def product_ms(dtype: torch.dtype) -> float:
+    """Milliseconds of a product of Muon's iteration, 256 x 256 by 256 x 1024; the best of several."""
+    square, wide = (torch.randn(256, columns, device=DEVICE, dtype=dtype) for columns in (256, 1024))
+    return 1000 * min(seconds(lambda: square @ wide) for _ in range(20))
+
+
 def flops(config: Config, batch: Batch) -> float:
     """Of one forward and backward pass: 6 per weight and token that it is used for (4 where the input needs no
     gradient), and in attention 12 x hidden x query x key; the softmax, norms and GELUs are not counted. The last
@@ -172,6 +179,8 @@ def main() -> None:
     given = parser.parse_args()
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
     print(f"{name}; torch {torch.__version__}, {torch.get_num_threads()} threads, {DTYPE}")
+    times = {dtype: product_ms(dtype) for dtype in (torch.bfloat16, torch.float32)}
+    print("256 x 256 by 256 x 1024: " + ", ".join(f"{ms:.2f} ms in {dtype}" for dtype, ms in times.items()))
 
     with tempfile.TemporaryDirectory() as folder:
         middle = dataclasses.replace(
@@ -204,6 +213,24 @@ def main() -> None:
             print(f"  bf16 / float32:               {ratio(rates['ours, AdamW'], rates['ours, AdamW, float32']):.2f}")
         if given.compile:
             print(f"  compiled / not:               {ratio(rates['ours, Muon, compiled'], rates['ours, Muon']):.2f}")
+
+        embedded = Config.embedded()
+        for what, shortest, longest in (("20 to 512 shots", 20, 512), ("32 shots, as in the demo", 32, 32)):
+            titles = Store.update(Path(folder) / what, made_up(200, shortest, longest))
+            windows = windows_of(titles.entries, embedded)
+            some = training_batches(titles, windows, embedded, 0)
+            small = [batches for _, _, batches in itertools.islice(some, 4 * given.rounds + 1)]
+            preset = {
+                "ours, AdamW": ours(dataclasses.replace(embedded, optimizer="adamw")), "ours, Muon": ours(embedded)
+            }  # fmt: skip
+            print(f"embedded preset, {what}, {embedded.batch_sequences} sequences a step, each step in turn:")
+            measured = in_turn(preset, small)
+            for label, values in measured.items():
+                print(shown(label, values))
+            target = "  (target >= 0.8)" if shortest != longest else ""
+            print(
+                f"  Muon / AdamW:                 {ratio(measured['ours, Muon'], measured['ours, AdamW']):.2f}{target}"
+            )
 
         tokens = [batch.packing.lengths for step in batches for batch in step]
         held = sum(len(lengths) * max(lengths) for lengths in tokens) / sum(map(sum, tokens))

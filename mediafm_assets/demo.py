@@ -5,6 +5,7 @@ from pathlib import Path
 from mediafm_assets import headless
 from mediafm_assets.evaluation import as_markdown
 from mediafm_assets.profiles import ConfigurationError, resources
+from mediafm_assets.progress import progress_bar
 from resources.lake import DeltaLake
 from resources.tables import TABLES
 
@@ -18,7 +19,7 @@ def demo() -> int:
     landing = configured["landing"].uri
     if "://" in landing:
         raise ConfigurationError("the demo renders into a folder; unset MEDIAFM_LANDING or make it a folder")
-    with headless.progress_bar(0, "rendering films") as bar:
+    with progress_bar(0, "rendering films") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total

@@ -1,6 +1,5 @@
 """Materialises a catalogue without the daemon: the same assets, runs and records, driven from one process."""
 
-import logging
 import os
 import sys
 import time
@@ -8,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -19,14 +18,12 @@ from mediafm_assets.materialise import preflight
 from mediafm_assets.partitions import TASKS
 from mediafm_assets.plan import GAP, Batch, batches, lacking, training_due
 from mediafm_assets.profiles import ConfigurationError, resources, shaping
+from mediafm_assets.progress import progress_bar, progress_logger
 from mediafm_assets.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
 from mediafm_assets.versions import Catalogue
 from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.landing import Drop, LandingZone
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 
 @dataclass
@@ -242,40 +239,3 @@ def report(work: Driver, drops: int) -> int:
         return 1
     print(f"{drops} titles up to date" + ("" if work.runs else ": nothing had changed, no step was run"))
     return 0
-
-
-@contextmanager
-def progress_bar(total: int, what: str) -> Iterator["tqdm[Any]"]:
-    """A bar on the terminal that also names the step that is running."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=what, dynamic_ncols=True, leave=True) as bar:
-        ShowStep.bar = bar
-        try:
-            yield bar
-        finally:
-            ShowStep.bar = None
-
-
-class ShowStep(logging.Handler):
-    """Takes the place of Dagster's console log in these runs (the UI has it all): names what was made last."""
-
-    bar: "tqdm[Any] | None" = None
-    title = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        event = getattr(record, "dagster_meta", {}).get("dagster_event")
-        if self.bar is None or event is None or event.event_type_value != "ASSET_MATERIALIZATION":
-            return
-        if event.partition and event.partition != self.title:
-            if self.title:
-                self.bar.update()
-            self.title = event.partition
-        self.bar.set_postfix_str(f"{event.partition}: {event.asset_key.to_user_string()}")
-
-
-@dg.logger(None, description="A progress bar instead of log lines.")
-def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
-    logger = logging.Logger("mediafm.progress")
-    logger.addHandler(ShowStep())
-    return logger

@@ -62,7 +62,8 @@ class Config:
     batch_sequences: int = 32  # per optimiser step, over all ranks
     microbatch_shots: int = 16384  # at most this many shots go through the encoder at once (one sequence always may)
     max_steps: int = 100_000
-    evaluate_every: int = 500  # steps; a checkpoint is saved at the same moments
+    # Steps, fewer on a small catalogue (`model.train.steps_between_validations`). A checkpoint is saved at each.
+    evaluate_every: int = 500
     patience: int = 10  # evaluations without a better validation loss before the run stops
     log_every: int = 20  # steps
     validation_share: float = 0.1  # of the groups (series, else titles) about this share, at least one
@@ -70,7 +71,7 @@ class Config:
     minimum_groups: int = 5  # fewer cannot be split: the run then takes fixed_steps and validates nothing
     fixed_steps: int = 200
     keep_checkpoints: int = 2  # besides the best one
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the processor multiplies it
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of activations; auto: model.precision.matmul_dtype
     compile: bool = False  # torch.compile; no faster where measured (docs/benchmarks.md)
 
     def __post_init__(self) -> None:
@@ -132,7 +133,7 @@ class Config:
         Those are soon known by heart, so a part of what the encoder sees is withheld (docs/benchmarks.md)."""
         return cls(
             layers=4, hidden=256, heads=4, global_dim=MODALITY_DIM, batch_sequences=16, max_steps=2000,
-            evaluate_every=10, warmup_steps=20, log_every=5, patience=8, validation_share=0.2,
+            evaluate_every=100, warmup_steps=20, log_every=5, patience=4, validation_share=0.2,
             muon_lr=0.01, adamw_lr=1e-3, ema_decay=0.9, modality_masking=0.3, global_dropout=0.3,
         )  # fmt: skip
 

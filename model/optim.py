@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import Config
+from model.precision import matmul_dtype
 
 HIDDEN_MATRICES = ("query.weight", "key.weight", "value.weight", "out.weight", "up.weight", "down.weight")
 PROJECTIONS = ("input_projection.weight", "global_projection.weight", "output_projection.weight")
@@ -37,6 +38,58 @@ def parameter_groups(encoder: nn.Module) -> dict[str, list[tuple[str, nn.Paramet
     return groups
 
 
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov's momentum, decoupled weight decay and the step length of Liu et al. 2025 (arXiv 2502.16982,
+    "match_rms_adamw" in PyTorch).
+
+    The same arithmetic and state as `torch.optim.Muon`, with two differences: the iteration multiplies in
+    `matmul_dtype` instead of bf16 on every processor, and matrices of one shape are orthogonalised in one batch.
+    """
+
+    def __init__(
+        self, named_matrices: list[tuple[str, nn.Parameter]], lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        super().__init__(named_matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every matrix that has a gradient."""
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    by_shape.setdefault(matrix.shape, []).append(matrix)
+            for shape, matrices in by_shape.items():
+                updates = [self._momentum(matrix, group["momentum"]) for matrix in matrices]
+                step_length = group["lr"] * 0.2 * math.sqrt(max(shape))
+                for matrix, direction in zip(matrices, orthogonalised(torch.stack(updates)), strict=True):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-step_length)
+
+    def _momentum(self, matrix: nn.Parameter, momentum: float) -> Tensor:
+        state = self.state[matrix]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        average: Tensor = state["momentum_buffer"].lerp_(matrix.grad, 1 - momentum)
+        assert matrix.grad is not None
+        return matrix.grad.lerp(average, momentum)
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """The matrices with all singular values brought near one, by five Newton-Schulz steps in `matmul_dtype`.
+
+    After Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), whose coefficients these are.
+    matrices: (batch, rows, columns) -> the same shape
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if tall else matrices).to(matmul_dtype(matrices.device))
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value above one
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
 def optimizers(encoder: nn.Module, config: Config) -> dict[str, torch.optim.Optimizer]:
     """The optimisers of a run: {"muon": ..., "adamw": ...}, or AdamW alone under config.optimizer == "adamw"."""
     groups = parameter_groups(encoder)
@@ -46,10 +99,9 @@ def optimizers(encoder: nn.Module, config: Config) -> dict[str, torch.optim.Opti
     ]
     made: dict[str, torch.optim.Optimizer] = {}
     if config.optimizer == "muon":
-        made["muon"] = torch.optim.Muon(
-            groups["hidden"], lr=config.muon_lr, momentum=config.muon_momentum, weight_decay=config.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
-        )  # fmt: skip
+        made["muon"] = Muon(
+            groups["hidden"], lr=config.muon_lr, momentum=config.muon_momentum, weight_decay=config.weight_decay
+        )
     else:
         adamw.append({"params": groups["hidden"], "weight_decay": config.weight_decay})
     made["adamw"] = torch.optim.AdamW(adamw, lr=config.adamw_lr, betas=config.adamw_betas, fused=True)

@@ -82,6 +82,14 @@ def describe(step: int, report: dict) -> str:
     return in_red(sentence) if report["skill"] <= 0 else sentence
 
 
+def duration(seconds: float) -> str:
+    """For people: 50 s, 12 min, 3 h 20 min"""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def parts(scores: Scores) -> str:
     """Mean cosines in one line: 0.7312 (video 0.8021, audio 0.7007, ...)"""
     by_part = ", ".join(f"{part.replace('_', ' ')} {value:.4f}" for part, value in scores.items() if part != "all")

@@ -37,6 +37,7 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
+from model.precision import matmul_dtype
 from model.train import reporting
 
 DIMENSIONS = 768
@@ -57,7 +58,7 @@ class FineTuning:
     warmup: float = 0.1  # share of the steps, before the cosine to zero
     held_out: float = 0.1  # share of the titles (a series counts as one), at least one
     seed: int = 0
-    bf16: bool = False  # autocast; weights stay float32
+    bf16: bool = False  # autocast where bf16 is fast (`matmul_dtype`); weights stay float32
     save_memory: bool = False  # compute activations a second time instead of keeping them
 
     def __post_init__(self) -> None:
@@ -376,12 +377,13 @@ def fine_tune(
             for step in range(steps_per_epoch):
                 yield [training[index] for index in order[step * size : (step + 1) * size][rank::world]]
 
+    dtype = matmul_dtype(device) if settings.bf16 else torch.float32
     losses = np.zeros(steps)
     for step, batch in enumerate(reader.batches(shares())):
         trained.train()
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * _schedule(step, steps, settings.warmup)
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             loss = trained(batch.to(device))
         optimizer.zero_grad()
         loss.backward()
@@ -399,6 +401,7 @@ def fine_tune(
 
     report = {
         "settings": asdict(settings),
+        "precision": str(dtype).removeprefix("torch."),
         "base": str(checkpoint),
         "training_pairs": len(training),
         "held_out_pairs": len(held),

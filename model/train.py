@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import signal
 import sys
@@ -42,9 +43,11 @@ from model.encoder import Encoder
 from model.masking import INITIAL_WEIGHTS, random_words
 from model.metrics import Validation, by_modality, warning
 from model.optim import clip_gradients, learning_rate_factor, optimizers, set_learning_rates
-from model.reports import Log, Meter, describe, in_red, parts, reporting
+from model.precision import matmul_dtype
+from model.reports import Log, Meter, describe, duration, in_red, parts, reporting
 from model.store import Store
 
+LONGEST_SILENCE = 10.0  # seconds, as far as steps end in between
 TERMINATED = 128 + signal.SIGTERM  # exit status of a run that was stopped and can go on
 
 
@@ -100,14 +103,6 @@ class Place:
     ranks: int = 1
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the processor has instructions that multiply bf16 matrices (CUDA; AMX or AVX-512 BF16)."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
-
-
 class Run:
     """One training run; its state is what a checkpoint holds."""
 
@@ -138,10 +133,11 @@ class Run:
         self.train = windows_of(train, config)
         self.held_out = windows_of(held_out, config)
         self.last_step = config.max_steps if held_out else config.fixed_steps
+        self.evaluate_every = steps_between_validations(config, len(self.train)) if held_out else config.evaluate_every
         self.dtype = {
             "bf16": torch.bfloat16,
             "fp32": torch.float32,
-            "auto": torch.bfloat16 if has_fast_bf16(self.place.device) else torch.float32,
+            "auto": matmul_dtype(self.place.device),
         }[config.precision]
 
         # The one use of torch's generator, which is left as it was.
@@ -190,7 +186,8 @@ class Run:
             module = nn.parallel.DistributedDataParallel(module)
         for name, scores in validation.trivial.items() if validation else ():
             self.say(f"without a model, {name.replace('_', ' ')}: cosine {parts(scores)}")
-        started, earlier = time.monotonic(), progress.seconds
+        started, earlier, first, said = time.monotonic(), progress.seconds, progress.step, -math.inf
+        figures = ""
         window = Meter()
         resident = Resident(self.store, self.place.device) if Resident.fits(self.store, self.place.device) else None
         for step, predicted, batches in training_batches(
@@ -218,17 +215,18 @@ class Run:
             progress.step = step + 1
             progress.seconds = earlier + time.monotonic() - started
 
-            if progress.step % config.log_every == 0 or progress.step == self.last_step:
+            logged = progress.step % config.log_every == 0 or progress.step == self.last_step
+            if logged:
                 line = window.close(self.place.ranks)
                 progress.shots += line.pop("shots")
                 log.write({"step": progress.step, "split": "train", **line, **rates})
-                if self.reports:
-                    self.say(
-                        f"step {progress.step}/{self.last_step}  loss {line['loss']:.4f}  cosine {line['cosine']:.4f}  "
-                        f"{line['shots_per_s']:,.0f} shots/s"
-                    )
+                figures = f"loss {line['loss']:.4f}  cosine {line['cosine']:.4f}  {line['shots_per_s']:,.0f} shots/s  "
+            if logged or time.monotonic() - said >= LONGEST_SILENCE:
+                said = time.monotonic()
+                left = self.time_left((said - started) / (progress.step - first))
+                self.say(f"step {progress.step}/{self.last_step}  {figures}{left} left")
             stop = self.any_rank(self.terminated)
-            if progress.step % config.evaluate_every == 0 or progress.step == self.last_step or stop:
+            if progress.step % self.evaluate_every == 0 or progress.step == self.last_step or stop:
                 if validation is not None and not stop:
                     self.evaluate(validation, log, rates)
                 if self.reports:
@@ -238,6 +236,16 @@ class Run:
             if stop:
                 return False
         return True
+
+    def time_left(self, seconds_a_step: float) -> str:
+        """How long the run goes on: until its patience ends, if nothing gets better from here, and to its last step."""
+        step, last = self.progress.step, self.last_step
+        evaluations = self.config.patience - self.progress.evaluations_since_best
+        early = min(last, max(step, (step // self.evaluate_every + evaluations) * self.evaluate_every))
+        longest = duration((last - step) * seconds_a_step)
+        if not self.held_out or early == last:
+            return longest
+        return f"{duration((early - step) * seconds_a_step)} to {longest}"
 
     def finished(self) -> bool:
         early = self.progress.evaluations_since_best >= self.config.patience
@@ -337,6 +345,13 @@ class Run:
         if metrics["warning"]:
             self.say(in_red(str(metrics["warning"])))
         return metrics
+
+
+def steps_between_validations(config: Config, windows: int) -> int:
+    """evaluate_every, or the steps of 8 passes over the training windows where those are fewer: a small catalogue is
+    learnt by heart within a hundred passes, and the best weights lie before (docs/benchmarks.md).
+    """
+    return min(config.evaluate_every, max(1, 8 * windows // config.batch_sequences))
 
 
 def sample_shots(store: Store, windows: list[Window], most: int = 8192) -> Tensor:

@@ -24,7 +24,8 @@ class AudioEncoder(ConfigurableResource[Any]):
         wav2vec 2.0 checkpoint's last layer; not unit vectors).
     model: for "wav2vec2", a checkpoint folder or a name on the model hub, 768 wide.
     device: "auto" (a GPU where there is one), or PyTorch's name for it.
-    dtype: the model's precision; it is part of the embedding space.
+    dtype: the precision of the weights; it is part of the embedding space. Where bfloat16 is slow (`matmul_dtype`), its
+        rounded weights are multiplied in float32.
     batch_seconds: sound given to the model at once, padding included; 30 s is the least that is ever given.
     """
 

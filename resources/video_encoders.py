@@ -24,7 +24,8 @@ class VideoEncoder(ConfigurableResource[Any]):
     model: for "clip", a checkpoint folder (a SeqCLIP fine-tune too) or a name on the model hub: a CLIP, SigLIP or
         SigLIP 2 whose two towers meet in 768 dimensions.
     device: "auto" (a GPU where there is one), or PyTorch's name for it.
-    dtype: the model's precision; it is part of the embedding space. On a GPU, bfloat16 is several times faster.
+    dtype: the precision of the weights; it is part of the embedding space. On a GPU, bfloat16 is several times faster;
+        where it is the slower one (`matmul_dtype`), its rounded weights are multiplied in float32.
     batch_size: frames given to the model at once.
     """
 

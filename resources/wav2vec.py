@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
+from model.precision import matmul_dtype
 from resources.errors import Unavailable
 
 DIMENSIONS = 768
@@ -78,7 +79,8 @@ class Wav2Vec:
             raise Unavailable(
                 f"The checkpoint {folder} wants {self.extractor.sampling_rate} Hz, but shots have {RATE}."
             )
-        self.model: Any = AutoModel.from_pretrained(folder, dtype=dtype).eval().to(self.device)
+        model: Any = AutoModel.from_pretrained(folder, dtype=dtype)
+        self.model = model.eval().to(self.device, matmul_dtype(self.device, dtype))
         self.turn = threading.Lock()  # the lengths are the network's state during a forward pass
         self.group_norm: GroupNormOverLengths | None = None
         if self.model.config.feat_extract_norm == "group":

@@ -8,7 +8,10 @@ from torch import nn
 
 from model.config import Config
 from model.encoder import Encoder
-from model.optim import learning_rate_factor, optimizers, parameter_groups, set_learning_rates
+from model.optim import Muon, learning_rate_factor, optimizers, parameter_groups, set_learning_rates
+from model.precision import matmul_dtype
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
@@ -60,7 +63,7 @@ def test_muons_update_is_the_newton_schulz_polynomial_of_the_singular_values(sha
     gradient = torch.from_numpy(np.random.default_rng(0).standard_normal(shape))
     parameter = nn.Parameter(torch.zeros(shape))
     parameter.grad = gradient.float()
-    torch.optim.Muon([parameter], lr=1.0, weight_decay=0.0, momentum=0.0, adjust_lr_fn="match_rms_adamw").step()
+    Muon([("matrix", parameter)], lr=1.0, weight_decay=0.0, momentum=0.0).step()
 
     u, s, vt = torch.linalg.svd(gradient, full_matrices=False)
     s = s / s.norm()
@@ -68,10 +71,41 @@ def test_muons_update_is_the_newton_schulz_polynomial_of_the_singular_values(sha
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
     expected = -0.2 * math.sqrt(max(shape)) * (u * s) @ vt
     error = (parameter.detach().double() - expected).norm() / expected.norm()
-    assert error < 0.02, "bf16 arithmetic is good for about a percent"
+    exact = matmul_dtype(CPU) == torch.float32
+    assert error < (1e-4 if exact else 0.02), "bf16 arithmetic is good for about a percent"
     # "Orthogonal" is meant loosely: from a spread of more than a hundredfold, all come near one.
     assert (s > 0.5).all()
     assert (s < 1.3).all()
+
+
+def test_muon_does_what_pytorchs_does_from_state_that_pytorchs_saved() -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(64, 64), (128, 32), (32, 128), (64, 64)]
+    start = [torch.from_numpy(rng.standard_normal(shape)).float() for shape in shapes]
+    gradients = [[torch.from_numpy(rng.standard_normal(shape)).float() for shape in shapes] for _ in range(6)]
+
+    Steps = list[list[torch.Tensor]]
+
+    def advance(optimizer: torch.optim.Optimizer, matrices: list[nn.Parameter], steps: Steps) -> None:
+        for step in steps:
+            for matrix, gradient in zip(matrices, step, strict=True):
+                matrix.grad = gradient.clone()
+            optimizer.step()
+
+    theirs = [nn.Parameter(matrix.clone()) for matrix in start]
+    named = [(str(i), matrix) for i, matrix in enumerate(theirs)]
+    pytorchs = torch.optim.Muon(named, 0.02, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
+    advance(pytorchs, theirs, gradients[:3])
+    mine = [nn.Parameter(matrix.detach().clone()) for matrix in theirs]
+    muon = Muon([(str(i), matrix) for i, matrix in enumerate(mine)], lr=0.02, weight_decay=0.1, momentum=0.9)
+    for matrix, other in zip(mine, theirs, strict=True):
+        muon.state[matrix] = {name: value.clone() for name, value in pytorchs.state[other].items()}
+    middle = [matrix.detach().clone() for matrix in mine]
+    advance(muon, mine, gradients[3:])
+    advance(pytorchs, theirs, gradients[3:])
+    for matrix, other, before in zip(mine, theirs, middle, strict=True):
+        assert (matrix - other).norm() < 0.02 * (other - before).norm()  # PyTorch's is bf16 on every processor
+        torch.testing.assert_close(muon.state[matrix]["momentum_buffer"], pytorchs.state[other]["momentum_buffer"])
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "trapezoid"])

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,18 @@ def test_a_run_stops_early_and_keeps_the_best_weights(tmp_path: Path, store: Sto
     assert (metrics["step"], metrics["validation"]["loss"]) == (best, losses[best])
     kept = load_file(tmp_path / "run" / "checkpoints" / f"step-{best:09d}.safetensors")
     assert all(torch.equal(kept[f"weights/{name}"], value) for name, value in weights(tmp_path / "run").items())
+
+
+def test_a_small_catalogue_is_validated_after_every_eight_passes(tmp_path: Path, store: Store, small: Config) -> None:
+    config = dataclasses.replace(small, max_steps=1000, evaluate_every=500, patience=1, muon_lr=0.5, adamw_lr=0.1)
+    said: list[str] = []
+    run = Run(config, store, tmp_path / "run", say=said.append)
+    assert run.evaluate_every == 8 * len(run.train) // config.batch_sequences < 500
+    run.fit()
+    steps = [line["step"] for line in log(tmp_path / "run", "validation")]
+    assert steps == [run.evaluate_every * (i + 1) for i in range(len(steps))]
+    assert run.progress.step < 1000
+    assert re.fullmatch(r"step 1/1000  \d+ (s|min) to .* left", next(line for line in said if line.startswith("step")))
 
 
 def test_a_catalogue_too_small_to_split_trains_a_fixed_number_of_steps_and_says_so(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -222,6 +223,43 @@ def test_on_a_real_film_the_shots_are_those_of_the_transnet_package(media: Path,
     truth = json.loads((media / "groundtruth" / "verified_cuts.json").read_text()).get(title)
     if truth:
         assert set(truth["hard_cuts"]) <= set(starts(shots))
+
+
+ODD_FILMS = [
+    "rotation_270.mov", "hevc_with_metadata_track.mp4", "tiny_10x6_pixels.mp4", "theora_portrait.ogv", "ts_portrait.ts",
+    "avi_mjpeg_or_mp4v.avi", "one_colour_very_short.webm",
+]  # fmt: skip
+
+
+def starts_on_this_processor(films: list[Path]) -> list[list[int]]:
+    return [starts(found(film, ShotDetector())) for film in films]
+
+
+def starts_on_a_plain_laptop(films: list[Path]) -> list[list[int]]:
+    """The same where bf16 is slow, and everything is float32."""
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from resources.shots import ShotDetector, detect_shots\n"
+        "print([[shot.start_frame for shot, _ in detect_shots(Path(film), ShotDetector())] for film in sys.argv[1:]])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, films)],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_both_number_types_find_the_same_shots_in_films_of_odd_sizes_and_rotations(media: Path, tmp_path: Path) -> None:
+    turned = [
+        render(tmp_path / f"{rotation}.mov", scenes([30, 41, 25], 108, 192), rotation=(rotation, False, False))
+        for rotation in (90, 180, 270)
+    ]
+    shots = starts_on_this_processor(turned + [media / "odd" / name for name in ODD_FILMS])
+    assert shots[:3] == [[0, 30, 71]] * 3
+    assert shots == starts_on_a_plain_laptop(turned + [media / "odd" / name for name in ODD_FILMS])
 
 
 @pytest.mark.parametrize("title", ["chrome-fast-ad", "sintel-trailer"])
