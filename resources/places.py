@@ -1,4 +1,4 @@
-"""Where a landing zone lies: a local folder or an S3 prefix, listed and read alike."""
+"""Where a landing zone lies: a local folder or an S3 prefix, listed, read and written alike."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from resources.errors import BadInput
+from resources.errors import BadInput, Unavailable, one_line, printable
 
 TITLE_JSON_LIMIT = 1 << 20
 
@@ -34,15 +34,20 @@ class File:
 
 
 class Place(Protocol):
-    """Where a landing zone lies. Paths are relative to its root, with / between the parts."""
+    """Where a landing zone lies. Paths are relative to its root, with / between the parts.
+
+    What cannot be listed, read or written raises BadInput where that is the one file's or folder's fault, and Unavailable
+    where the place does not answer.
+    """
 
     settles: bool  # whether a file can be seen half written
 
-    def folders(self, path: str) -> Iterable[tuple[str, list[File]]]:
-        """The folders in `path` and their files, in the order of their names; hidden ones are left out."""
+    def folders(self, path: str) -> Iterable[tuple[str, list[File] | BadInput]]:
+        """The folders in `path` and their files, or why they cannot be had, in the order of their names; hidden ones are
+        left out."""
 
     def files(self, path: str) -> list[File]:
-        """The files in `path`; none if there is no such folder."""
+        """The files in `path`; none if there is no such folder. BadInput for a link that leads out of the place."""
 
     def read(self, path: str, file: File, limit: int) -> bytes:
         """The file's first `limit` bytes."""
@@ -62,34 +67,47 @@ class Folder:
         if not root.is_dir():
             raise BadInput(f"the landing zone {root} is not a folder; create it or set MEDIAFM_LANDING")
 
-    def folders(self, path: str) -> Iterator[tuple[str, list[File]]]:
-        top = self.root / path
-        for name in sorted(os.listdir(top)) if top.is_dir() else []:
-            if (top / name).is_dir() and not name.startswith("."):
-                yield name, self.files(f"{path}/{name}")
+    def folders(self, path: str) -> Iterator[tuple[str, list[File] | BadInput]]:
+        for name in self._list(path):
+            if not name.startswith(".") and (self.root / path / name).is_dir():
+                try:
+                    yield name, self.files(f"{path}/{name}")
+                except BadInput as bad:
+                    yield name, bad
 
     def files(self, path: str) -> list[File]:
-        folder = self.root / path
-        if not folder.is_dir():
-            return []
-        inside = os.path.realpath(folder) + os.sep
+        inside = os.path.realpath(self.root / path) + os.sep
         files = []
-        for entry in os.scandir(folder):
+        for name in self._list(path):
             try:
-                info = entry.stat()
+                info = os.stat(inside + name)
             except OSError:  # a broken link, or deleted since it was listed
                 continue
-            if stat.S_ISREG(info.st_mode) and not entry.name.startswith("."):
-                out = entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside)
-                files.append(File(entry.name, info.st_size, str(info.st_mtime_ns), info.st_mtime, out))
-        return sorted(files, key=lambda file: file.name)
+            if stat.S_ISREG(info.st_mode) and not name.startswith("."):
+                out = not os.path.realpath(inside + name).startswith(inside)
+                files.append(File(name, info.st_size, str(info.st_mtime_ns), info.st_mtime, out))
+        return files
+
+    def _list(self, path: str) -> list[str]:
+        """The names in the folder `path`, in order; none if there is no such folder."""
+        folder, root = os.path.realpath(self.root / path), os.path.realpath(self.root)
+        if os.path.commonpath([folder, root]) != root:
+            raise BadInput("the folder is a link that leads out of the landing zone; copy the folder instead")
+        try:
+            return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        except OSError as error:
+            raise BadInput(f"the folder cannot be listed ({error.strerror}); give it other permissions") from None
 
     def read(self, path: str, file: File, limit: int) -> bytes:
         with self.open(f"{path}/{file.name}") as stream:
             return stream.read(limit)
 
     def open(self, path: str) -> IO[bytes]:
-        return open(self.root / path, "rb")
+        try:
+            return open(self.root / path, "rb")
+        except OSError as error:
+            name = printable(os.path.basename(path))
+            raise BadInput(f"{name} cannot be read ({error.strerror}); give it other permissions or drop it again") from None
 
     def uri(self, path: str) -> str:
         return str((self.root / path).absolute())
