@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line, printable
 from resources.places import TITLE_JSON_LIMIT, Bucket, File, Folder, Place, local_path, sha256_of
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TITLE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+JSON_DEPTH = 100  # of lists and objects in each other
 LABELS_LIMIT = 256 << 20
 PAIRS_LIMIT = 256 << 20  # of all pairs files together
 CAPTION_LIMIT = 4096  # characters
@@ -55,6 +56,7 @@ LABEL_COLUMN = {
     "clip_genre": "labels",
     "clip_retrieval": "label",
 }
+_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # the last: bytes of a name that is not UTF-8
 _LANGUAGE = re.compile(r"([a-z]{2,3})(-[a-z]{4})?(-(?:[a-z]{2}|[0-9]{3}))?(?:[-_]([a-z]{3,}))?", re.IGNORECASE)
 _KIND = re.compile(r"ad|cc|hi|sdh|forced|full|dialog(?:ue)?|commentary|lyrics|descriptions?|captions?|subtitles?", re.I)
 
@@ -125,7 +127,7 @@ class Landing:
     waiting: list[Problem] = field(default_factory=list)
 
 
-class _Waiting(Exception):
+class _Waiting(BadInput):
     """The folder is not complete yet; the message says what is awaited."""
 
 
@@ -144,21 +146,21 @@ class LandingZone(dg.ConfigurableResource):
         landing = Landing()
         for title_id, files in place.folders("titles"):
             try:
+                _require_title_id(title_id)
+                if isinstance(files, BadInput):
+                    raise files
                 landing.drops.append(self._drop(place, title_id, files))
             except _Waiting as wait:
                 landing.waiting.append(Problem(title_id, str(wait)))
             except BadInput as bad:
-                landing.problems.append(Problem(_printable(title_id), str(bad)))
+                landing.problems.append(Problem(printable(title_id), str(bad)))
         return landing
 
     def drop(self, title_id: str) -> Drop:
         """Read one title again. Raises BadInput when it is not there, not complete, or cannot work."""
         _require_title_id(title_id)
         place = self._place()
-        try:
-            return self._drop(place, title_id, place.files(f"titles/{title_id}"))
-        except _Waiting as wait:
-            raise BadInput(str(wait)) from None
+        return self._drop(place, title_id, place.files(f"titles/{title_id}"))
 
     @contextmanager
     def local(self, drop: Drop, name: str) -> Iterator[Path]:
@@ -251,7 +253,6 @@ class LandingZone(dg.ConfigurableResource):
         return f"titles/{drop.title_id}/{name}"
 
     def _drop(self, place: Place, title_id: str, files: list[File]) -> Drop:
-        _require_title_id(title_id)
         by_name = {file.name: file for file in files}
         if "title.json" not in by_name:
             raise _Waiting("there is no title.json yet; it completes the drop and is written last")
@@ -259,7 +260,7 @@ class LandingZone(dg.ConfigurableResource):
             newest = max(files, key=lambda file: file.modified)
             # The absolute value: a clock that is ahead must not make a title wait for ever.
             if abs(time.time() - newest.modified) < self.settle_s:
-                raise _Waiting(f"{newest.name} changed less than {self.settle_s:g} s ago and may still be growing")
+                raise _Waiting(f"{printable(newest.name)} changed less than {self.settle_s:g} s ago and may still be growing")
         title_json = by_name["title.json"]
         _require_inside("title.json", title_json)
         if not title_json.small_json:
@@ -290,7 +291,7 @@ class LandingZone(dg.ConfigurableResource):
             if extension.lower() not in (".csv", ".jsonl", ".parquet"):
                 continue
             if task not in LABEL_COLUMN:
-                log.warning("labels/%s is ignored: the tasks are %s", _printable(file.name), ", ".join(LABEL_COLUMN))
+                log.warning("labels/%s is ignored: the tasks are %s", printable(file.name), ", ".join(LABEL_COLUMN))
                 continue
             if task in found:
                 raise BadInput(f"labels has both {found[task].name} and {file.name}; keep one file for a task")
@@ -299,40 +300,54 @@ class LandingZone(dg.ConfigurableResource):
         return found
 
 
-def _printable(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
 def _require_title_id(title_id: str) -> None:
     if not TITLE_ID.fullmatch(title_id):
         raise BadInput(
-            f"the folder name {_printable(title_id)!r} is not a title id; use 1 to 128 ASCII letters, digits, dots, "
+            f'the folder name "{printable(title_id)}" is not a title id; use 1 to 128 ASCII letters, digits, dots, '
             "hyphens and underscores, beginning with a letter or digit"
         )
 
 
 def _require_inside(name: str, file: File | None, folder: str = "the title's folder") -> None:
     if not name or name in (".", "..") or "/" in name or "\0" in name:
-        raise BadInput(f"{name!r} is not a plain file name; files must lie in {folder} itself")
+        raise BadInput(f'"{printable(name)}" is not a plain file name; files must lie in {folder} itself')
     if file is None:
-        raise BadInput(f"{_printable(name)} is not in {folder}")
+        raise BadInput(f"{printable(name)} is not in {folder}")
     if file.link_out:
-        raise BadInput(f"{_printable(name)} is a link that leads out of {folder}; copy the file instead")
-    if _printable(name) != name:
-        raise BadInput(f"the file name {_printable(name)!r} is not UTF-8; rename it")
+        raise BadInput(f"{printable(name)} is a link that leads out of {folder}; copy the file instead")
+    if _CONTROL.search(name):
+        raise BadInput(f'the file name "{printable(name)}" has control characters or is not UTF-8; rename it')
+
+
+def _json(text: str) -> Any:
+    """What the JSON text says. ValueError for what another reader of JSON, or of text, could not read: NaN and infinities
+    in any spelling, lone surrogates, and more than `JSON_DEPTH` levels."""
+
+    def finite(number: str) -> float:
+        if not math.isfinite(value := float(number)):
+            raise ValueError(f"{number[:40]} is not a finite number")
+        return value
+
+    def depth(value: Any) -> int:
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return 1 + max(map(depth, inner), default=0)
+
+    try:
+        said = json.loads(text, parse_float=finite, parse_constant=finite)
+        levels = depth(said)
+    except RecursionError:
+        levels = JSON_DEPTH + 1
+    if levels > JSON_DEPTH:
+        raise ValueError(f"it is nested more than {JSON_DEPTH} levels deep")
+    json.dumps(said, ensure_ascii=False).encode()
+    return said
 
 
 def _parse_title_json(data: bytes) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
     try:
-        said = json.loads(data.decode("utf-8-sig"), parse_constant=refuse)
-        # Lone surrogates are legal JSON and cannot be stored as text.
-        json.dumps(said, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        why = " ".join(str(error).split())[:160]
-        raise BadInput(f"title.json is not JSON in UTF-8 ({why}); correct the file") from None
+        said = _json(data.decode("utf-8-sig"))
+    except ValueError as error:
+        raise BadInput(f"title.json is not JSON in UTF-8 ({one_line(error, 160)}); correct the file") from None
     if not isinstance(said, dict):
         raise BadInput('title.json is not a JSON object; write {"title": "..."}')
 
@@ -378,7 +393,7 @@ def _only_media(files: list[File]) -> str:
     if not candidates:
         raise BadInput("the folder has no media file; put the film beside title.json")
     if len(candidates) > 1:
-        names = ", ".join(_printable(name) for name in candidates[:4])
+        names = ", ".join(printable(name) for name in candidates[:4])
         raise BadInput(
             f'the folder has several files that could be the film ({names}); name one as "media" in title.json'
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from resources.errors import BadInput, Unavailable, one_line, printable
+from resources.errors import BadInput, Unavailable, printable
 
 TITLE_JSON_LIMIT = 1 << 20
 
@@ -68,35 +68,37 @@ class Folder:
             raise BadInput(f"the landing zone {root} is not a folder; create it or set MEDIAFM_LANDING")
 
     def folders(self, path: str) -> Iterator[tuple[str, list[File] | BadInput]]:
-        for name in self._list(path):
-            if not name.startswith(".") and (self.root / path / name).is_dir():
+        for entry in self._list(path):
+            if not entry.name.startswith(".") and entry.is_dir():
                 try:
-                    yield name, self.files(f"{path}/{name}")
+                    yield entry.name, self.files(f"{path}/{entry.name}")
                 except BadInput as bad:
-                    yield name, bad
+                    yield entry.name, bad
 
     def files(self, path: str) -> list[File]:
         inside = os.path.realpath(self.root / path) + os.sep
         files = []
-        for name in self._list(path):
+        for entry in self._list(path):
             try:
-                info = os.stat(inside + name)
+                info = entry.stat()
             except OSError:  # a broken link, or deleted since it was listed
                 continue
-            if stat.S_ISREG(info.st_mode) and not name.startswith("."):
-                out = not os.path.realpath(inside + name).startswith(inside)
-                files.append(File(name, info.st_size, str(info.st_mtime_ns), info.st_mtime, out))
+            if stat.S_ISREG(info.st_mode) and not entry.name.startswith("."):
+                out = entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside)
+                files.append(File(entry.name, info.st_size, str(info.st_mtime_ns), info.st_mtime, out))
         return files
 
-    def _list(self, path: str) -> list[str]:
-        """The names in the folder `path`, in order; none if there is no such folder."""
-        folder, root = os.path.realpath(self.root / path), os.path.realpath(self.root)
-        if os.path.commonpath([folder, root]) != root:
+    def _list(self, path: str) -> list[os.DirEntry[str]]:
+        """What is in the folder `path`, by name; nothing if there is no such folder."""
+        root, folder = os.path.realpath(self.root), os.path.realpath(self.root / path)
+        if os.path.commonpath([root, folder]) != root:
             raise BadInput("the folder is a link that leads out of the landing zone; copy the folder instead")
         try:
-            return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+            return sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
         except OSError as error:
-            raise BadInput(f"the folder cannot be listed ({error.strerror}); give it other permissions") from None
+            raise BadInput(f"the folder cannot be listed ({error.strerror}); see to its permissions") from None
 
     def read(self, path: str, file: File, limit: int) -> bytes:
         with self.open(f"{path}/{file.name}") as stream:
@@ -107,7 +109,7 @@ class Folder:
             return open(self.root / path, "rb")
         except OSError as error:
             name = printable(os.path.basename(path))
-            raise BadInput(f"{name} cannot be read ({error.strerror}); give it other permissions or drop it again") from None
+            raise BadInput(f"{name} cannot be read ({error.strerror}); see to its permissions or drop it again") from None
 
     def uri(self, path: str) -> str:
         return str((self.root / path).absolute())
@@ -134,12 +136,13 @@ class Bucket:
     def _objects(self, path: str) -> Iterator[tuple[str, File]]:
         """Every object below `path`, as (folder below `path` or "", file), in key order: one request per 1000."""
         root = f"{self.prefix}{path}/"
-        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=root):
-            for found in page.get("Contents", []):
-                folder, _, name = found["Key"].removeprefix(root).rpartition("/")
-                if name and not name.startswith("."):
-                    etag = found["ETag"].strip('"')
-                    yield folder, File(name, found["Size"], etag, found["LastModified"].timestamp())
+        with _s3_answers(f"the landing zone s3://{self.bucket}/{self.prefix}"):
+            for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=root):
+                for found in page.get("Contents", []):
+                    folder, _, name = found["Key"].removeprefix(root).rpartition("/")
+                    if name and not name.startswith("."):
+                        etag = found["ETag"].strip('"')
+                        yield folder, File(name, found["Size"], etag, found["LastModified"].timestamp())
 
     def folders(self, path: str) -> list[tuple[str, list[File]]]:
         folders: dict[str, list[File]] = {}
@@ -152,26 +155,53 @@ class Bucket:
         # A first look at a large catalogue would outlast a sensor's patience if it read one title.json at a time.
         wanted = [(f"{path}/{name}", file) for name, files in folders.items() for file in files if file.small_json]
         with ThreadPoolExecutor(16) as readers:
-            list(readers.map(lambda one: self.read(one[0], one[1], TITLE_JSON_LIMIT), wanted))
+            list(readers.map(lambda one: self._read_ahead(*one), wanted))
         return sorted(folders.items())
 
     def files(self, path: str) -> list[File]:
         return [file for folder, file in self._objects(path) if not folder]
 
+    def _read_ahead(self, path: str, file: File) -> None:
+        try:
+            self.read(path, file, TITLE_JSON_LIMIT)
+        except BadInput:
+            pass  # said when its own title is read
+
     def read(self, path: str, file: File, limit: int) -> bytes:
         key = self.bucket, f"{self.prefix}{path}/{file.name}", file.version
         if key not in _OBJECTS_READ:
-            data = self.s3.get_object(Bucket=self.bucket, Key=key[1])["Body"].read(limit)
+            with self.open(f"{path}/{file.name}") as body, _s3_answers(file.name):
+                data = body.read(limit)
             if len(_OBJECTS_READ) >= 100_000:
                 _OBJECTS_READ.clear()
             _OBJECTS_READ[key] = data
         return _OBJECTS_READ[key]
 
     def open(self, path: str) -> IO[bytes]:
-        return self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
+        with _s3_answers(path.rpartition("/")[2]):
+            body: IO[bytes] = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
+            return body
 
     def uri(self, path: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{path}"
+
+
+@contextmanager
+def _s3_answers(what: str) -> Iterator[None]:
+    """Says what could not be had, and why, where S3 refuses (BadInput) or does not answer (Unavailable)."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        about, status = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+        why = f"{printable(what)}: S3 says {about.get('Code')} ({about.get('Message')})"
+        if int(status.get("HTTPStatusCode", 0)) >= 500 or about.get("Code") in ("SlowDown", "RequestTimeout"):
+            raise Unavailable(f"{why}; try again later") from None
+        raise BadInput(f"{why}; see to its permissions or drop it again") from None
+    except (BotoCoreError, Boto3Error) as error:
+        raise Unavailable(f"{printable(what)}: S3 does not answer ({error}); check the network and its address") from None
 
 
 @contextmanager

@@ -41,7 +41,8 @@ def only_problem(root: Path) -> str:
     assert not landing.drops
     assert not landing.waiting
     (problem,) = landing.problems
-    assert "\n" not in problem.reason
+    assert problem.reason.isprintable()
+    assert len(problem.reason) < 500
     return problem.reason
 
 
@@ -102,7 +103,10 @@ def test_the_real_titles_are_all_drops(media: Path) -> None:
         (b"{", "not JSON"),
         (b"\xff\xfe{}", "not JSON in UTF-8"),
         (b"[" * 100_000, "not JSON"),
-        (b'{"title": "x", "n": NaN}', "not JSON"),
+        (b'{"title": "x", "n": NaN}', "not JSON in UTF-8 (NaN is not a finite number)"),
+        (b'{"title": "x", "n": [{"m": -1e999}]}', "not JSON in UTF-8 (-1e999 is not a finite number)"),
+        (b'{"title": "x", "n": 1' + b"0" * 5000 + b"}", "not JSON"),
+        (b'{"title": "x", "n": ' + b"[" * 101 + b"]" * 101 + b"}", "nested more than 100 levels deep"),
         (b'{"title": "\\ud800"}', "not JSON in UTF-8"),
         (b'{"title": "' + b"x" * (1 << 20) + b'"}', "larger than 1024 KiB"),
         (["title"], "not a JSON object"),
@@ -120,6 +124,7 @@ def test_the_real_titles_are_all_drops(media: Path) -> None:
         ({"title": "x", "media": ".."}, "not a plain file name"),
         ({"title": "x", "media": ""}, "not a plain file name"),
         ({"title": "x", "media": "a\0b"}, "not a plain file name"),
+        ({"title": "x", "media": "\x1b[31mred\nnext/" + "x" * 100_000}, r'"\x1b[31mred\nnext/xxx'),
     ],
 )
 def test_a_title_json_that_cannot_work_is_one_problem_and_no_drop(tmp_path: Path, said: Any, reason: str) -> None:
@@ -136,6 +141,13 @@ def test_an_illegal_title_id_is_a_problem_and_reaches_nothing(tmp_path: Path, ti
     assert "is not a title id" in only_problem(tmp_path)
     with pytest.raises(BadInput, match="is not a title id"):
         LandingZone(uri=str(tmp_path)).drop(title_id)
+
+
+def test_a_refused_id_is_shown_without_doing_anything_to_the_terminal(tmp_path: Path) -> None:
+    land(tmp_path, "a\x1b[2J\u202eb\nc")
+    (problem,) = LandingZone(uri=str(tmp_path)).look().problems
+    assert problem.title_id == r"a\x1b[2J\u202eb\nc"
+    assert r'"a\x1b[2J\u202eb\nc" is not a title id' in problem.reason
 
 
 @pytest.mark.parametrize("title_id", ["..", ".", "../x", "/etc", "", "a/b"])
@@ -230,6 +242,56 @@ def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
     (drop,) = zone.look().drops
     with zone.local(drop, "film.mov") as path:
         assert path.read_bytes() == b"film"
+
+
+def test_a_title_folder_that_is_a_link_out_of_the_landing_zone_is_refused(tmp_path: Path) -> None:
+    elsewhere = land(tmp_path / "elsewhere", "secret")
+    (tmp_path / "zone" / "titles").mkdir(parents=True)
+    (tmp_path / "zone" / "titles" / "t").symlink_to(elsewhere)
+    assert "the folder is a link that leads out of the landing zone" in only_problem(tmp_path / "zone")
+    with pytest.raises(BadInput, match="a link that leads out of the landing zone"):
+        LandingZone(uri=str(tmp_path / "zone")).drop("t")
+
+
+def test_a_title_folder_may_be_a_link_within_the_landing_zone_and_the_zone_itself_a_link(tmp_path: Path) -> None:
+    folder = land(tmp_path / "disk", "t")
+    (folder.parent / "u").symlink_to("t")
+    (tmp_path / "zone").symlink_to(tmp_path / "disk")
+    landing = LandingZone(uri=str(tmp_path / "zone")).look()
+    assert [drop.title_id for drop in landing.drops] == ["t", "u"]
+
+
+@pytest.mark.parametrize("folder", ["titles", "labels", "pairs"])
+def test_the_folders_of_the_zone_are_no_links_out_of_it_either(tmp_path: Path, folder: str) -> None:
+    land(tmp_path / "disk", "t")
+    write_labels(tmp_path / "disk", "clip_tone", "jsonl", ROWS)
+    write_pairs(tmp_path / "disk", {"caption": "x", "video": "clip.mp4"})
+    (tmp_path / "zone").mkdir()
+    (tmp_path / "zone" / folder).symlink_to(tmp_path / "disk" / folder)
+    zone = LandingZone(uri=str(tmp_path / "zone"))
+    reads = {"titles": zone.look, "labels": lambda: zone.labels("clip_tone"), "pairs": zone.captioned_clips}
+    with pytest.raises(BadInput, match="a link that leads out of the landing zone"):
+        reads[folder]()
+
+
+def test_a_label_file_that_is_a_link_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    write_labels(tmp_path, "clip_tone", "jsonl", ROWS)
+    (tmp_path / "labels" / "clip_tone.jsonl").rename(tmp_path / "secret.jsonl")
+    (tmp_path / "labels" / "clip_tone.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    with pytest.raises(BadInput, match=r"clip_tone\.jsonl is a link that leads out of the folder of labels"):
+        LandingZone(uri=str(tmp_path)).labels("clip_tone")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["title.json", "."])
+def test_what_may_not_be_read_is_a_problem_of_its_title_alone(tmp_path: Path, name: str) -> None:
+    land(tmp_path, "good")
+    locked = land(tmp_path, "locked") / name
+    locked.chmod(0)
+    landing = LandingZone(uri=str(tmp_path)).look()
+    locked.chmod(0o700)
+    assert [drop.title_id for drop in landing.drops] == ["good"]
+    assert "Permission denied" in landing.problems[0].reason
 
 
 def test_a_pipe_instead_of_a_film_does_not_block(tmp_path: Path) -> None:
