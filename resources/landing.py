@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 TITLE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 JSON_DEPTH = 100  # of lists and objects in each other
 LABELS_LIMIT = 256 << 20
+PARQUET_ROWS_LIMIT = 5_000_000
+REFUSED_SHOWN = 50  # rows of a label file
 PAIRS_LIMIT = 256 << 20  # of all pairs files together
 CAPTION_LIMIT = 4096  # characters
 TEXT_FORMATS = {".srt": "srt", ".vtt": "vtt", ".ttml": "ttml", ".dfxp": "ttml", ".ass": "ass", ".ssa": "ssa"}
@@ -57,6 +59,7 @@ LABEL_COLUMN = {
     "clip_retrieval": "label",
 }
 _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # the last: bytes of a name that is not UTF-8
+_MARK = b"\xef\xbb\xbf"  # of byte order, which some editors put before UTF-8
 _LANGUAGE = re.compile(r"([a-z]{2,3})(-[a-z]{4})?(-(?:[a-z]{2}|[0-9]{3}))?(?:[-_]([a-z]{3,}))?", re.IGNORECASE)
 _KIND = re.compile(r"ad|cc|hi|sdh|forced|full|dialog(?:ue)?|commentary|lyrics|descriptions?|captions?|subtitles?", re.I)
 
@@ -94,6 +97,27 @@ class Drop:
     extra: dict[str, Any]
     drop_fingerprint: str
     landed_at: datetime
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row of a label file that cannot be used. line: counted from 1 (in Parquet: row)."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A task's label file: the rows that can be used, and the first `REFUSED_SHOWN` of the `refused_rows` that cannot."""
+
+    rows: "pl.DataFrame"
+    refused: list[Refused]
+    refused_rows: int
 
 
 @dataclass(frozen=True)
@@ -144,6 +168,9 @@ class LandingZone(dg.ConfigurableResource):
         """List every title folder. Raises BadInput when the landing zone itself is not there."""
         place = self._place()
         landing = Landing()
+        for file in place.files("labels"):
+            if file.name.rpartition(".")[0] not in LABEL_COLUMN:
+                log.warning("labels/%s is ignored: the tasks are %s", printable(file.name), ", ".join(LABEL_COLUMN))
         for title_id, files in place.folders("titles"):
             try:
                 _require_title_id(title_id)
@@ -193,9 +220,11 @@ class LandingZone(dg.ConfigurableResource):
             _require_inside(file.name, file, "the folder of pairs")
             with place.open(f"pairs/{file.name}") as stream:
                 data = stream.read(PAIRS_LIMIT)
-            for number, said in _rows(f"pairs/{file.name}", data):
-                where = f"pairs/{file.name}, line {number}"
+            for number, said in _rows(file.name, data):
+                where = f"pairs/{printable(file.name)}, line {number}"
                 try:
+                    if isinstance(said, BadInput):
+                        raise said
                     clips.append(_captioned_clip(said, files, where))
                 except (BadInput, ValueError) as error:
                     raise BadInput(f"{where}: {error}") from None
@@ -211,31 +240,28 @@ class LandingZone(dg.ConfigurableResource):
         """SHA-256 (hex) of the clip's video, read in pieces."""
         return sha256_of(self._place(), f"pairs/{clip.video}")
 
-    def label_files(self) -> dict[str, str]:
-        """task -> path or URI of its label file. Raises BadInput when a task has two files."""
-        place = self._place()
-        return {task: place.uri(f"labels/{file.name}") for task, file in self._label_files(place).items()}
-
-    def labels(self, task: str) -> "pl.DataFrame | None":
+    def labels(self, task: str) -> Labels | None:
         """The labelled clips of `task`, or None when nobody dropped any.
 
         Columns: clip_id, title_id (strings), start_s, end_s (float64 seconds, 0 <= start_s < end_s), and by task
-        `labels` (list of strings), `score` (finite float64) or `label` (int32, 0 or 1).
-        Raises BadInput naming the file and the first bad line (in Parquet: row, counted from 1).
+        `labels` (list of strings), `score` (finite float64) or `label` (int32, 0 or 1). Titles need not be known. A row
+        that cannot be used is refused alone. Raises BadInput when the file as a whole, or each of its rows, cannot be
+        used, or when the task has two files.
         """
         place = self._place()
-        file = self._label_files(place).get(task)
+        file = _label_file(place, task)
         if file is None:
             return None
         if file.size > LABELS_LIMIT:
             raise BadInput(f"{file.name} is larger than {LABELS_LIMIT >> 20} MiB, the limit for a label file")
         with place.open(f"labels/{file.name}") as stream:
-            return _label_frame(task, file.name, stream.read())
+            return _labels(task, file.name, stream.read(LABELS_LIMIT))
 
     def label_fingerprint(self, task: str) -> str | None:
-        """32 hex digits over the content of the task's label file, or None when there is none."""
+        """32 hex digits over the content of the task's label file, or None when there is none. Raises BadInput when the
+        task has two files, or one that cannot be read."""
         place = self._place()
-        file = self._label_files(place).get(task)
+        file = _label_file(place, task)
         if file is None:
             return None
         digest = hashlib.blake2b(file.name.encode(), digest_size=16)
@@ -284,20 +310,18 @@ class LandingZone(dg.ConfigurableResource):
             landed_at=datetime.fromtimestamp(title_json.modified, UTC),
         )
 
-    def _label_files(self, place: Place) -> dict[str, File]:
-        found: dict[str, File] = {}
-        for file in place.files("labels"):
-            task, extension = os.path.splitext(file.name)
-            if extension.lower() not in (".csv", ".jsonl", ".parquet"):
-                continue
-            if task not in LABEL_COLUMN:
-                log.warning("labels/%s is ignored: the tasks are %s", printable(file.name), ", ".join(LABEL_COLUMN))
-                continue
-            if task in found:
-                raise BadInput(f"labels has both {found[task].name} and {file.name}; keep one file for a task")
-            _require_inside(file.name, file)
-            found[task] = file
-        return found
+
+def _label_file(place: Place, task: str) -> File | None:
+    files = [
+        file
+        for file in place.files("labels")
+        if file.name.rpartition(".")[0] == task and file.name.lower().endswith((".csv", ".jsonl", ".parquet"))
+    ]
+    if len(files) > 1:
+        raise BadInput(f"labels has both {files[0].name} and {files[1].name}; keep one file for a task")
+    for file in files:
+        _require_inside(file.name, file, "the folder of labels")
+    return files[0] if files else None
 
 
 def _require_title_id(title_id: str) -> None:
@@ -424,7 +448,7 @@ def _text_track(name: str, media: str) -> TextTrack:
     return TextTrack(name, TEXT_FORMATS[extension.lower()], language, kind)
 
 
-def _label_frame(task: str, name: str, data: bytes) -> "pl.DataFrame":
+def _labels(task: str, name: str, data: bytes) -> Labels:
     import polars as pl
 
     column = LABEL_COLUMN[task]
@@ -438,53 +462,96 @@ def _label_frame(task: str, name: str, data: bytes) -> "pl.DataFrame":
     }
     rows: list[tuple[Any, ...]] = []
     seen: dict[str, int] = {}
+    refused: list[Refused] = []
+    refused_rows = 0
     for number, said in _rows(name, data):
         try:
+            if isinstance(said, BadInput):
+                raise said
             row = _label_row(said, column)
-        except ValueError as error:
-            raise BadInput(f"{name}, line {number}: {error}") from None
-        if row[0] in seen:
-            raise BadInput(f"{name}, line {number}: clip_id {row[0]!r} is already in line {seen[row[0]]}")
+            if row[0] in seen:
+                raise ValueError(f'clip_id "{printable(row[0])}" is already in line {seen[row[0]]}')
+        except (BadInput, ValueError) as error:
+            refused_rows += 1
+            if len(refused) < REFUSED_SHOWN:
+                refused.append(Refused(name, number, one_line(error)))
+            continue
         seen[row[0]] = number
         rows.append(row)
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    if not rows:
+        why = f"none of its {refused_rows} rows can be used; the first, {refused[0]}" if refused else "it has no rows"
+        raise BadInput(f"{name}: {why}; mend the file or remove it")
+    return Labels(pl.DataFrame(rows, schema=schema, orient="row"), refused, refused_rows)
 
 
-def _rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a CSV, JSON lines or Parquet file, each with its line (in Parquet: row, counted from 1)."""
+def _rows(name: str, data: bytes) -> Iterator[tuple[int, dict[str, Any] | BadInput]]:
+    """The rows of a CSV, JSON lines or Parquet file, each with its line (in Parquet: row, counted from 1), or what is
+    wrong with that line. Raises BadInput for a file that is no such file at all."""
     kind = os.path.splitext(name)[1].lower()
     if kind == ".parquet":
-        import polars as pl
+        yield from enumerate(_parquet_rows(name, data), 1)
+    elif kind == ".csv":
+        yield from _csv_rows(data)
+    else:
+        for number, line in enumerate(data.removeprefix(_MARK).split(b"\n"), 1):
+            if line.strip():
+                yield number, _json_row(line)
 
-        try:
-            frame = pl.read_parquet(io.BytesIO(data))
-        except Exception as error:  # polars raises several unrelated types, and panics, on a damaged file
-            raise BadInput(f"{name} cannot be read as Parquet ({type(error).__name__}); write it again") from None
-        for number, said in enumerate(frame.iter_rows(named=True), 1):
-            yield number, said
-        return
+
+def _parquet_rows(name: str, data: bytes) -> Iterator[dict[str, Any]]:
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = data.count(b"\n", 0, error.start) + 1
-        raise BadInput(f"{name}, line {number}: the text is not UTF-8; save the file as UTF-8") from None
-    if kind == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        about = pq.read_metadata(io.BytesIO(data))
+        size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+        # A few bytes of Parquet may stand for any number of rows.
+        if about.num_rows > PARQUET_ROWS_LIMIT or size > LABELS_LIMIT:
+            raise BadInput(
+                f"{name} holds {about.num_rows} rows, {size >> 20} MiB unpacked; the limit is {PARQUET_ROWS_LIMIT} rows "
+                f"and {LABELS_LIMIT >> 20} MiB"
+            )
+        frame = pl.read_parquet(io.BytesIO(data))
+    except (pa.ArrowException, OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise BadInput(f"{name} cannot be read as Parquet ({one_line(error, 160)}); write it again") from None
+    yield from frame.iter_rows(named=True)
+
+
+def _csv_rows(data: bytes) -> Iterator[tuple[int, dict[str, Any] | BadInput]]:
+    # What is not UTF-8 becomes surrogates, which no row may have: one bad line does not hide the others.
+    text = data.removeprefix(_MARK).decode("utf-8", "surrogateescape")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
         try:
-            for said in reader:
-                yield reader.line_num, {key: value for key, value in said.items() if key is not None}
+            cells = next(reader)
+            "".join(cells).encode()
+        except StopIteration:
+            return
         except csv.Error as error:
-            raise BadInput(f"{name}, line {reader.line_num}: this is not CSV ({error})") from None
-        return
-    for number, line in enumerate(io.StringIO(text), 1):
-        if line.strip():
-            try:
-                said = json.loads(line)
-            except (ValueError, RecursionError):
-                raise BadInput(f"{name}, line {number}: this is not JSON") from None
-            if not isinstance(said, dict):
-                raise BadInput(f"{name}, line {number}: this is not a JSON object")
-            yield number, said
+            yield line, BadInput(f"this is not CSV ({error})")
+            continue
+        except UnicodeEncodeError:
+            yield line, BadInput("the text is not UTF-8; save the file as UTF-8")
+            continue
+        if header is None:
+            header = cells
+        elif len(cells) > len(header):
+            yield line, BadInput(f"it has {len(cells)} cells, and the header {len(header)}; quote lists and texts")
+        elif cells:
+            yield line, dict(zip(header, cells, strict=False))
+
+
+def _json_row(line: bytes) -> dict[str, Any] | BadInput:
+    try:
+        said = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return BadInput("the text is not UTF-8; save the file as UTF-8")
+    except (ValueError, RecursionError):
+        return BadInput("this is not JSON")
+    return said if isinstance(said, dict) else BadInput("this is not a JSON object")
 
 
 def _label_row(said: dict[str, Any], column: str) -> tuple[Any, ...]:
@@ -528,7 +595,7 @@ def _span(said: dict[str, Any]) -> tuple[str, float, float]:
     """title_id, start_s and end_s of a row; ValueError says what is wrong with them."""
     title_id = said.get("title_id")
     if not isinstance(title_id, str) or not TITLE_ID.fullmatch(title_id):
-        raise ValueError(f"title_id {str(title_id)[:140]!r} is not a legal title id")
+        raise ValueError(f'title_id "{printable(title_id)}" is not a legal title id')
     start_s, end_s = _number(said, "start_s"), _number(said, "end_s")
     if not 0 <= start_s < end_s:
         raise ValueError(f"start_s {start_s:g} and end_s {end_s:g} are not 0 <= start_s < end_s")

@@ -399,17 +399,17 @@ def write_labels(root: Path, task: str, extension: str, rows: list[dict[str, Any
 def test_labels_read_the_same_from_every_format(tmp_path: Path, extension: str) -> None:
     write_labels(tmp_path, "clip_tone", extension, ROWS)
     zone = LandingZone(uri=str(tmp_path))
-    frame = zone.labels("clip_tone")
-    assert frame is not None
-    assert frame.to_dicts() == ROWS
-    assert frame.schema == {
+    labels = zone.labels("clip_tone")
+    assert labels is not None
+    assert (labels.refused, labels.refused_rows) == ([], 0)
+    assert labels.rows.to_dicts() == ROWS
+    assert labels.rows.schema == {
         "clip_id": pl.String,
         "title_id": pl.String,
         "start_s": pl.Float64,
         "end_s": pl.Float64,
         "labels": pl.List(pl.String),
     }
-    assert list(zone.label_files()) == ["clip_tone"]
     before = zone.label_fingerprint("clip_tone")
     write_labels(tmp_path, "clip_tone", extension, ROWS[:1])
     assert zone.label_fingerprint("clip_tone") != before
@@ -423,13 +423,12 @@ def test_scores_and_yes_or_no_labels_have_their_own_columns(tmp_path: Path) -> N
     popularity, retrieval = zone.labels("clip_popularity"), zone.labels("clip_retrieval")
     assert popularity is not None
     assert retrieval is not None
-    assert popularity["score"].to_list() == [0.125]
-    assert retrieval["label"].to_list() == [1]
+    assert popularity.rows["score"].to_list() == [0.125]
+    assert retrieval.rows["label"].to_list() == [1]
 
 
 def test_nobody_dropped_labels_and_none_come(tmp_path: Path) -> None:
     zone = LandingZone(uri=str(tmp_path))
-    assert zone.label_files() == {}
     assert zone.labels("clip_tone") is None
     assert zone.label_fingerprint("clip_tone") is None
 
@@ -454,12 +453,58 @@ def test_nobody_dropped_labels_and_none_come(tmp_path: Path) -> None:
         ({"clip_id": "c1"}, "already in line 1"),
     ],
 )
-def test_a_bad_label_row_is_named_with_file_and_line(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
-    write_labels(tmp_path, "clip_tone", "jsonl", [ROWS[0], ROWS[1] | change])
-    with pytest.raises(BadInput) as refused:
-        LandingZone(uri=str(tmp_path)).labels("clip_tone")
-    assert str(refused.value).startswith("clip_tone.jsonl, line 2: ")
-    assert reason in str(refused.value)
+def test_a_bad_label_row_is_refused_by_file_and_line_and_the_others_count(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    write_labels(tmp_path, "clip_tone", "jsonl", [ROWS[0], ROWS[1] | change, ROWS[1] | {"clip_id": "c3"}])
+    labels = LandingZone(uri=str(tmp_path)).labels("clip_tone")
+    assert labels is not None
+    assert labels.rows["clip_id"].to_list() == ["c1", "c3"]
+    (refused,) = labels.refused
+    assert (refused.file, refused.line) == ("clip_tone.jsonl", 2)
+    assert str(refused).startswith("clip_tone.jsonl, line 2: ")
+    assert reason in str(refused)
+    assert str(refused).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "refused"),
+    [
+        (
+            "clip_tone.jsonl",
+            b'\n{\n[1]\n\xff\n{"clip_id": "c", "title_id": "t", "start_s": 0, "end_s": 1, "labels": ["a"]}',
+            ["line 2: this is not JSON", "line 3: this is not a JSON object", "line 4: the text is not UTF-8"],
+        ),
+        (
+            "clip_tone.csv",
+            b"clip_id,title_id,start_s,end_s,labels\nc,t,0,1,a\nd,t,0,1,\xff\ne,t,0,1\nf,t,0,1,a,b\n\ng,t,0,1,a\"b\"\nh,t,0,1,\"b",
+            [
+                "line 3: the text is not UTF-8",
+                "line 4: labels must be a list",
+                "line 5: it has 6 cells, and the header 5",
+                "line 8: this is not CSV",
+            ],
+        ),
+    ],
+)
+def test_a_line_that_is_not_even_text_is_refused_alone(
+    tmp_path: Path, name: str, data: bytes, refused: list[str]
+) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / name).write_bytes(data)
+    labels = LandingZone(uri=str(tmp_path)).labels("clip_tone")
+    assert labels is not None
+    assert labels.rows["clip_id"][0] == "c"
+    assert labels.refused_rows == len(refused)
+    for found, expected in zip(labels.refused, refused, strict=True):
+        assert str(found).startswith(f"{name}, {expected}")
+
+
+def test_of_many_bad_rows_the_first_are_kept_and_all_are_counted(tmp_path: Path) -> None:
+    write_labels(tmp_path, "clip_tone", "jsonl", [ROWS[0]] * 100)
+    labels = LandingZone(uri=str(tmp_path)).labels("clip_tone")
+    assert labels is not None
+    assert (len(labels.rows), len(labels.refused), labels.refused_rows) == (1, 50, 99)
 
 
 @pytest.mark.parametrize(
@@ -470,6 +515,8 @@ def test_a_bad_label_row_is_named_with_file_and_line(tmp_path: Path, change: dic
         ("clip_tone.jsonl", b"[1]\n", "line 1: this is not a JSON object"),
         ("clip_tone.jsonl", b"\n\xff\n", "line 2: the text is not UTF-8"),
         ("clip_tone.csv", b'clip_id,title_id\n"a', "this is not CSV"),
+        ("clip_tone.csv", b"clip_id,title_id,start_s,end_s,labels\n", "it has no rows"),
+        ("clip_tone.jsonl", b"", "it has no rows"),
         ("clip_tone.parquet", b"PAR1 nonsense", "cannot be read as Parquet"),
         ("clip_retrieval.csv", b"clip_id,title_id,start_s,end_s,label\nc,t,0,1,2\n", "line 2: label is 2"),
         ("clip_popularity.csv", b"clip_id,title_id,start_s,end_s,score\nc,t,0,1,nan\n", "line 2: score is not finite"),
@@ -484,11 +531,24 @@ def test_a_label_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, da
     assert reason in str(refused.value)
 
 
-def test_two_label_files_for_one_task_are_refused_with_both_names(tmp_path: Path) -> None:
+def test_two_label_files_block_their_task_alone(tmp_path: Path) -> None:
     write_labels(tmp_path, "clip_tone", "csv", ROWS)
     write_labels(tmp_path, "clip_tone", "jsonl", ROWS)
-    with pytest.raises(BadInput, match=r"clip_tone\.csv and clip_tone\.jsonl"):
-        LandingZone(uri=str(tmp_path)).label_files()
+    write_labels(tmp_path, "clip_genre", "jsonl", ROWS)
+    zone = LandingZone(uri=str(tmp_path))
+    for read in (zone.labels, zone.label_fingerprint):
+        with pytest.raises(BadInput, match=r"clip_tone\.csv and clip_tone\.jsonl; keep one"):
+            read("clip_tone")
+        assert read("clip_genre") is not None
+
+
+def test_a_small_parquet_file_that_stands_for_very_many_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    path = tmp_path / "labels" / "clip_tone.parquet"
+    pl.DataFrame({"clip_id": pl.repeat("c", 6_000_000, eager=True)}).write_parquet(path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(BadInput, match="6000000 rows"):
+        LandingZone(uri=str(tmp_path)).labels("clip_tone")
 
 
 def test_a_json_list_in_csv_keeps_labels_with_semicolons(tmp_path: Path) -> None:
@@ -496,9 +556,9 @@ def test_a_json_list_in_csv_keeps_labels_with_semicolons(tmp_path: Path) -> None
     (tmp_path / "labels" / "clip_tone.csv").write_text(
         'clip_id,title_id,start_s,end_s,labels\nc,t,0,1,"[""a;b"", ""c""]"\n'
     )
-    frame = LandingZone(uri=str(tmp_path)).labels("clip_tone")
-    assert frame is not None
-    assert frame["labels"].to_list() == [["a;b", "c"]]
+    labels = LandingZone(uri=str(tmp_path)).labels("clip_tone")
+    assert labels is not None
+    assert labels.rows["labels"].to_list() == [["a;b", "c"]]
 
 
 def write_pairs(root: Path, *lines: Any, name: str = "a.jsonl") -> None:
@@ -601,10 +661,9 @@ def test_titles_labels_and_captioned_clips_land_from_s3_as_from_a_folder(bucket:
     for name in ("../u/film.mp4", "extras/second.mp4", "missing.mp4"):
         with pytest.raises(BadInput), zone.local(drop, name):
             pass
-    assert zone.label_files() == {"clip_tone": "s3://films/in/labels/clip_tone.jsonl"}
-    frame = zone.labels("clip_tone")
-    assert frame is not None
-    assert frame.to_dicts() == ROWS[:1]
+    labels = zone.labels("clip_tone")
+    assert labels is not None
+    assert labels.rows.to_dicts() == ROWS[:1]
     (clip,) = zone.captioned_clips() or []
     assert (clip.caption, clip.video) == ("A film.", "clip.mp4")
     assert zone.video_sha256(clip) == hashlib.sha256(b"clip").hexdigest()
