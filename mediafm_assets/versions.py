@@ -60,7 +60,7 @@ RECIPES: Mapping[str, Recipe] = {
 TITLES_CODE = "1"
 ENCODER_CODE = "1"
 SEQCLIP_CODE = "1"
-PROBES_CODE = "1"
+PROBES_CODE = "2"
 LABELS_CODE = "1"
 
 

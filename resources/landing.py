@@ -286,7 +286,9 @@ class LandingZone(dg.ConfigurableResource):
             newest = max(files, key=lambda file: file.modified)
             # The absolute value: a clock that is ahead must not make a title wait for ever.
             if abs(time.time() - newest.modified) < self.settle_s:
-                raise _Waiting(f"{printable(newest.name)} changed less than {self.settle_s:g} s ago and may still be growing")
+                raise _Waiting(
+                    f"{printable(newest.name)} changed less than {self.settle_s:g} s ago and may still be growing"
+                )
         title_json = by_name["title.json"]
         _require_inside("title.json", title_json)
         if not title_json.small_json:

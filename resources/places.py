@@ -109,7 +109,9 @@ class Folder:
             return open(self.root / path, "rb")
         except OSError as error:
             name = printable(os.path.basename(path))
-            raise BadInput(f"{name} cannot be read ({error.strerror}); see to its permissions or drop it again") from None
+            raise BadInput(
+                f"{name} cannot be read ({error.strerror}); see to its permissions or drop it again"
+            ) from None
 
     def uri(self, path: str) -> str:
         return str((self.root / path).absolute())
@@ -201,7 +203,9 @@ def _s3_answers(what: str) -> Iterator[None]:
             raise Unavailable(f"{why}; try again later") from None
         raise BadInput(f"{why}; see to its permissions or drop it again") from None
     except (BotoCoreError, Boto3Error) as error:
-        raise Unavailable(f"{printable(what)}: S3 does not answer ({error}); check the network and its address") from None
+        raise Unavailable(
+            f"{printable(what)}: S3 does not answer ({error}); check the network and its address"
+        ) from None
 
 
 @contextmanager

@@ -477,7 +477,7 @@ def test_a_bad_label_row_is_refused_by_file_and_line_and_the_others_count(
         ),
         (
             "clip_tone.csv",
-            b"clip_id,title_id,start_s,end_s,labels\nc,t,0,1,a\nd,t,0,1,\xff\ne,t,0,1\nf,t,0,1,a,b\n\ng,t,0,1,a\"b\"\nh,t,0,1,\"b",
+            b'clip_id,title_id,start_s,end_s,labels\nc,t,0,1,a\nd,t,0,1,\xff\ne,t,0,1\nf,t,0,1,a,b\n\ng,t,0,1,a"b"\nh,t,0,1,"b',
             [
                 "line 3: the text is not UTF-8",
                 "line 4: labels must be a list",
