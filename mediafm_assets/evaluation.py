@@ -97,7 +97,7 @@ with warnings.catch_warnings():
 )
 def clip_labels(context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaLake], landing: LandingZone) -> Any:
     """Labels follow their file: its usable rows replace the task's partition, and when it is gone, the partition goes.
-    Refused rows are listed by file, line and reason. Of a file that cannot be used at all, the labels before it stay."""
+    Refused rows are listed by file, line and reason. A file that cannot be used at all leaves the labels before it."""
     task = context.partition_key
     partition = {"task": task}
     try:
@@ -250,8 +250,8 @@ def clips_by_task(lake: DeltaLake, encoder_version: str) -> "tuple[dict[str, pl.
 
 
 def usable_labels(lake: DeltaLake, encoder_version: str) -> "tuple[pl.DataFrame, pl.DataFrame]":
-    """Labelled clips that lie in titles with vectors of this encoder, and, with a `reason`, those that lie in no title or
-    outside of their film."""
+    """Labelled clips in titles with vectors of this encoder; and, with a `reason`, those of no title or outside of
+    their film."""
     import polars as pl
 
     labels = lake.scan("clip_labels").collect().sort("title_id", "clip_id")

@@ -13,14 +13,14 @@ _TERMINAL_CODES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07
 
 
 def one_line(text: object, limit: int = LONGEST_LINE) -> str:
-    """`str(text)` as one printable line of at most `limit` characters: without terminal codes, white space and line ends as
-    single spaces, what else cannot be printed escaped. For sentences, and for what other people's exceptions say."""
+    """`str(text)` as one printable line of at most `limit` characters: without terminal codes, white space and line
+    ends as single spaces, what else cannot be printed escaped. For sentences, and for what others' exceptions say."""
     return printable(" ".join(_TERMINAL_CODES.sub("", str(text)[: 8 * limit]).split()), limit)
 
 
 def printable(name: object, limit: int = LONGEST_NAME) -> str:
-    """A name from outside in at most `limit` characters, with all that cannot be printed escaped, so that two names that
-    differ (in a space, a line end, a colour code) still look different."""
+    """A name from outside in at most `limit` characters, with all that cannot be printed escaped, so that two names
+    that differ (in a line end, a colour code) still look different."""
     shown = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in str(name)[: limit + 1]

@@ -21,7 +21,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -113,7 +113,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Labels:
-    """A task's label file: the rows that can be used, and the first `REFUSED_SHOWN` of the `refused_rows` that cannot."""
+    """A task's label file: the rows that can be used; of the `refused_rows` that cannot, the first `REFUSED_SHOWN`."""
 
     rows: "pl.DataFrame"
     refused: list[Refused]
@@ -188,6 +188,52 @@ class LandingZone(dg.ConfigurableResource):
         _require_title_id(title_id)
         place = self._place()
         return self._drop(place, title_id, place.files(f"titles/{title_id}"))
+
+    def land(self, folder: Path, title_id: str, title: str | None = None) -> list[str]:
+        """Copy a title folder to the landing zone, in the place of an earlier drop of that id, if it passes the graph's
+        own checks: the film is probed, and every timed-text file read. title: for a folder without title.json.
+
+        The earlier title.json goes first and the new one comes last, so that nobody ever sees a mixture as a complete
+        drop; a call that was interrupted is repeated. Returns the names of what was copied; other files of the folder
+        are left out. Raises BadInput when the folder cannot work, having changed nothing, and Unavailable when the
+        landing zone takes no files.
+        """
+        from resources.media import probe
+        from resources.timed_text import read_cues
+
+        _require_title_id(title_id)
+        place, source = self._place(), _source(folder)
+        target = f"titles/{title_id}"
+        there = place.files(target)
+        if isinstance(place, Folder) and there and folder.samefile(place.uri(target)):
+            raise BadInput("the folder lies in the landing zone already, where it needs no copy")
+        files = {file.name: file for file in source.files(".")}
+        if title is None and "title.json" not in files:
+            raise BadInput('the folder has no title.json; write one ({"title": "..."}), or give the title with --title')
+        if title is not None and "title.json" in files:
+            raise BadInput("the folder has a title.json, which says the title; leave --title out, or the file")
+        if title is None:
+            media = _said(source, ".", files)["media"]
+            title_json = source.read(".", files["title.json"], TITLE_JSON_LIMIT)
+        else:
+            media = _only_media(files)
+            _check_files(media, files)
+            title_json = json.dumps({"title": title, "media": media}).encode()
+            _parse_title_json(title_json)
+        probe(folder / media)
+        tracks = [name for name in files if _is_text(name)]
+        for name in tracks:
+            read_cues(folder / name)
+
+        place.remove(f"{target}/title.json")
+        for name in (media, *tracks):
+            with source.open(name) as stream:
+                place.put(f"{target}/{name}", stream)
+        for file in there:
+            if file.name not in (media, *tracks):
+                place.remove(f"{target}/{file.name}")
+        place.put(f"{target}/title.json", io.BytesIO(title_json))
+        return [media, *tracks, "title.json"]
 
     @contextmanager
     def local(self, drop: Drop, name: str) -> Iterator[Path]:
@@ -286,31 +332,47 @@ class LandingZone(dg.ConfigurableResource):
             newest = max(files, key=lambda file: file.modified)
             # The absolute value: a clock that is ahead must not make a title wait for ever.
             if abs(time.time() - newest.modified) < self.settle_s:
-                raise _Waiting(
-                    f"{printable(newest.name)} changed less than {self.settle_s:g} s ago and may still be growing"
-                )
-        title_json = by_name["title.json"]
-        _require_inside("title.json", title_json)
-        if not title_json.small_json:
-            raise BadInput(f"title.json is larger than {TITLE_JSON_LIMIT >> 10} KiB; it should hold metadata only")
-        said = _parse_title_json(place.read(f"titles/{title_id}", title_json, TITLE_JSON_LIMIT))
-
-        media = said["media"] if said["media"] is not None else _only_media(files)
-        _require_inside(media, by_name.get(media))
-        for file in files:
-            if _is_text(file.name):
-                _require_inside(file.name, file)
+                name = printable(newest.name)
+                raise _Waiting(f"{name} changed less than {self.settle_s:g} s ago and may still be growing")
+        said = _said(place, f"titles/{title_id}", by_name)
         digest = hashlib.blake2b(digest_size=16)
         for file in files:
             digest.update(f"{file.name}\0{file.size}\0{file.version}\n".encode("utf-8", "surrogateescape"))
         return Drop(
             title_id=title_id,
-            **(said | {"media": media}),
-            media_uri=place.uri(f"titles/{title_id}/{media}"),
-            text_tracks=[_text_track(file.name, media) for file in files if _is_text(file.name)],
+            **said,
+            media_uri=place.uri(f"titles/{title_id}/{said['media']}"),
+            text_tracks=[_text_track(file.name, said["media"]) for file in files if _is_text(file.name)],
             drop_fingerprint=digest.hexdigest(),
-            landed_at=datetime.fromtimestamp(title_json.modified, UTC),
+            landed_at=datetime.fromtimestamp(by_name["title.json"].modified, UTC),
         )
+
+
+def _said(place: Place, path: str, files: Mapping[str, File]) -> dict[str, Any]:
+    """What the title.json in the folder `path` says, with the name of the film in any case. Raises BadInput when it, or
+    a file that the title needs, cannot be used."""
+    title_json = files["title.json"]
+    _require_inside("title.json", title_json)
+    if not title_json.small_json:
+        raise BadInput(f"title.json is larger than {TITLE_JSON_LIMIT >> 10} KiB; it should hold metadata only")
+    said = _parse_title_json(place.read(path, title_json, TITLE_JSON_LIMIT))
+    media = said["media"] if said["media"] is not None else _only_media(files)
+    _check_files(media, files)
+    return {**said, "media": media}
+
+
+def _check_files(media: str, files: Mapping[str, File]) -> None:
+    """Raise BadInput when the film, or a timed-text file beside it, cannot be used."""
+    _require_inside(media, files.get(media))
+    for name, file in files.items():
+        if _is_text(name):
+            _require_inside(name, file)
+
+
+def _source(folder: Path) -> Folder:
+    if not folder.is_dir():
+        raise BadInput("there is no such folder; name the folder that holds the film and its title.json")
+    return Folder(folder)
 
 
 def _label_file(place: Place, task: str) -> File | None:
@@ -329,7 +391,7 @@ def _label_file(place: Place, task: str) -> File | None:
 def _require_title_id(title_id: str) -> None:
     if not TITLE_ID.fullmatch(title_id):
         raise BadInput(
-            f'the folder name "{printable(title_id)}" is not a title id; use 1 to 128 ASCII letters, digits, dots, '
+            f'"{printable(title_id)}" is not a title id; use 1 to 128 ASCII letters, digits, dots, '
             "hyphens and underscores, beginning with a letter or digit"
         )
 
@@ -346,8 +408,8 @@ def _require_inside(name: str, file: File | None, folder: str = "the title's fol
 
 
 def _json(text: str) -> Any:
-    """What the JSON text says. ValueError for what another reader of JSON, or of text, could not read: NaN and infinities
-    in any spelling, lone surrogates, and more than `JSON_DEPTH` levels."""
+    """What the JSON text says. ValueError for what another reader of JSON, or of text, could not read: NaN and
+    infinities in any spelling, lone surrogates, and more than `JSON_DEPTH` levels."""
 
     def finite(number: str) -> float:
         if not math.isfinite(value := float(number)):
@@ -411,8 +473,8 @@ def _is_text(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in TEXT_FORMATS
 
 
-def _only_media(files: list[File]) -> str:
-    candidates = [f.name for f in files if not _is_text(f.name) and not f.name.lower().endswith(".json")]
+def _only_media(files: Iterable[str]) -> str:
+    candidates = [name for name in files if not _is_text(name) and not name.lower().endswith(".json")]
     if len(candidates) > 1:
         known = [name for name in candidates if os.path.splitext(name)[1].lower() in MEDIA_EXTENSIONS]
         candidates = known or candidates
@@ -511,8 +573,8 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[dict[str, Any]]:
         # A few bytes of Parquet may stand for any number of rows.
         if about.num_rows > PARQUET_ROWS_LIMIT or size > LABELS_LIMIT:
             raise BadInput(
-                f"{name} holds {about.num_rows} rows, {size >> 20} MiB unpacked; the limit is {PARQUET_ROWS_LIMIT} rows "
-                f"and {LABELS_LIMIT >> 20} MiB"
+                f"{name} holds {about.num_rows} rows, {size >> 20} MiB unpacked; the limit is {PARQUET_ROWS_LIMIT} "
+                f"rows and {LABELS_LIMIT >> 20} MiB"
             )
         frame = pl.read_parquet(io.BytesIO(data))
     except (pa.ArrowException, OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:

@@ -6,9 +6,10 @@ import re
 import shutil
 import stat
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -16,6 +17,7 @@ from typing import IO, Protocol
 from resources.errors import BadInput, Unavailable, printable
 
 TITLE_JSON_LIMIT = 1 << 20
+_UNFINISHED = ".unfinished-"  # hidden, so that no listing shows it
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,14 @@ class File:
 class Place(Protocol):
     """Where a landing zone lies. Paths are relative to its root, with / between the parts.
 
-    What cannot be listed, read or written raises BadInput where that is the one file's or folder's fault, and Unavailable
-    where the place does not answer.
+    What cannot be listed, read or written raises BadInput where that is the one file's or folder's fault, and
+    Unavailable where the place does not answer.
     """
 
     settles: bool  # whether a file can be seen half written
 
     def folders(self, path: str) -> Iterable[tuple[str, list[File] | BadInput]]:
-        """The folders in `path` and their files, or why they cannot be had, in the order of their names; hidden ones are
-        left out."""
+        """The folders in `path` but hidden ones, by name, and their files, or why they cannot be had."""
 
     def files(self, path: str) -> list[File]:
         """The files in `path`; none if there is no such folder. BadInput for a link that leads out of the place."""
@@ -53,6 +54,13 @@ class Place(Protocol):
         """The file's first `limit` bytes."""
 
     def open(self, path: str) -> IO[bytes]: ...
+
+    def put(self, path: str, source: IO[bytes]) -> None:
+        """Write a file, or write it anew: readers see it as it was or whole. What an earlier `put` into the same folder
+        left when it was killed goes."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
 
     def uri(self, path: str) -> str: ...
 
@@ -113,6 +121,35 @@ class Folder:
                 f"{name} cannot be read ({error.strerror}); see to its permissions or drop it again"
             ) from None
 
+    def put(self, path: str, source: IO[bytes]) -> None:
+        target = self.root / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for left in target.parent.glob(f"{_UNFINISHED}*"):
+                left.unlink(missing_ok=True)
+            unfinished = target.with_name(f"{_UNFINISHED}{uuid.uuid4()}")
+            try:
+                with open(unfinished, "xb") as copy:
+                    shutil.copyfileobj(source, copy, 1 << 20)
+                    copy.flush()
+                    os.fsync(copy.fileno())
+                os.replace(unfinished, target)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        except OSError as error:
+            raise Unavailable(
+                f"{printable(target.name)} cannot be written to the landing zone ({error.strerror})"
+            ) from None
+
+    def remove(self, path: str) -> None:
+        try:
+            (self.root / path).unlink(missing_ok=True)
+        except OSError as error:
+            name = printable(os.path.basename(path))
+            raise Unavailable(
+                f"{name} cannot be removed from the landing zone ({error.strerror}); see to that and repeat the call"
+            ) from None
+
     def uri(self, path: str) -> str:
         return str((self.root / path).absolute())
 
@@ -164,10 +201,8 @@ class Bucket:
         return [file for folder, file in self._objects(path) if not folder]
 
     def _read_ahead(self, path: str, file: File) -> None:
-        try:
+        with suppress(BadInput):  # said when its own title is read
             self.read(path, file, TITLE_JSON_LIMIT)
-        except BadInput:
-            pass  # said when its own title is read
 
     def read(self, path: str, file: File, limit: int) -> bytes:
         key = self.bucket, f"{self.prefix}{path}/{file.name}", file.version
@@ -183,6 +218,14 @@ class Bucket:
         with _s3_answers(path.rpartition("/")[2]):
             body: IO[bytes] = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
             return body
+
+    def put(self, path: str, source: IO[bytes]) -> None:
+        with _s3_answers(path.rpartition("/")[2]):
+            self.s3.upload_fileobj(source, self.bucket, self.prefix + path)
+
+    def remove(self, path: str) -> None:
+        with _s3_answers(path.rpartition("/")[2]):
+            self.s3.delete_object(Bucket=self.bucket, Key=self.prefix + path)
 
     def uri(self, path: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{path}"
@@ -204,7 +247,7 @@ def _s3_answers(what: str) -> Iterator[None]:
         raise BadInput(f"{why}; see to its permissions or drop it again") from None
     except (BotoCoreError, Boto3Error) as error:
         raise Unavailable(
-            f"{printable(what)}: S3 does not answer ({error}); check the network and its address"
+            f"{printable(what)}: S3 was not reached ({error}); check its address, the network and the credentials"
         ) from None
 
 

@@ -367,7 +367,7 @@ def _ttml_cues(text: str, name: str) -> Iterator[Cue]:
     except Exception as error:
         # ttconv has no exception of its own: what its readers raise says nothing to people.
         raise BadInput(
-            f"{name} is not TTML that can be read: its elements, or the times in them, contradict the standard; replace it."
+            f"{name} is not TTML that can be read: its elements, or their times, contradict the standard; replace it."
         ) from error
     if document is None:
         raise BadInput(f"{name} is XML but not TTML (its root is not a tt element of TTML's namespace); replace it.")
@@ -385,7 +385,9 @@ def _refuse_ttml(root: "Element", name: str) -> None:
     while level := [child for parent in level for child in parent]:
         depth += 1
         if depth > MAX_TTML_DEPTH:
-            raise BadInput(f"{name} nests its elements more than {MAX_TTML_DEPTH} deep, which no track does; replace it.")
+            raise BadInput(
+                f"{name} nests its elements more than {MAX_TTML_DEPTH} deep, which no track does; replace it."
+            )
     for attribute, pattern, what in (
         ("tickRate", r"0*[1-9]\d{0,9}", "a whole number of ticks in a second above 0"),
         ("frameRate", r"0*[1-9]\d{0,4}", "a whole number of frames in a second above 0"),
@@ -402,9 +404,9 @@ def _repair_ttml(root: "Element") -> None:
     """Reduce a TTML tree, in place, to what tells text and times: elements of the content, and their times.
 
     ttconv 1.2.3 refuses a whole file for one style or region that it cannot read, ignores a paragraph in a region that
-    is not declared, and all of a ruby container that strays from the nesting TTML2 asks for; and it ends a container that
-    begins late without saying when it ends before it begins. Ruby annotations (the reading of a word above it) repeat the
-    word, so they go too.
+    is not declared, and all of a ruby container that strays from the nesting TTML2 asks for; and it ends a container
+    that begins late without saying when it ends before it begins. Ruby annotations (the reading of a word above it)
+    repeat the word, so they go too.
     """
     annotations = {"text", "textContainer", "delimiter"}
     styles = {

@@ -265,7 +265,7 @@ def test_ttml_with_a_clock_that_cannot_be_read_says_which(tmp_path: Path, parame
 
 def test_ttml_whose_sequence_goes_on_after_an_endless_paragraph_is_refused_in_words(tmp_path: Path) -> None:
     endless = '<div timeContainer="seq"><p>a</p><p begin="1s">b</p></div>'
-    with pytest.raises(BadInput, match=r"film\.ttml is not TTML that can be read: its elements, or the times"):
+    with pytest.raises(BadInput, match=r"film\.ttml is not TTML that can be read: its elements, or their times"):
         cues_of(tmp_path, TTML.format(endless), "film.ttml")
 
 
