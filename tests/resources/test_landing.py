@@ -11,6 +11,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from resources.errors import BadInput
 from resources.landing import CaptionedClip, Drop, LandingZone, TextTrack
@@ -559,6 +561,60 @@ def test_a_json_list_in_csv_keeps_labels_with_semicolons(tmp_path: Path) -> None
     labels = LandingZone(uri=str(tmp_path)).labels("clip_tone")
     assert labels is not None
     assert labels.rows["labels"].to_list() == [["a;b", "c"]]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.binary()
+    | st.dictionaries(st.sampled_from(["title", "tags", "media", "series_id", "x"]), JSON).map(
+        lambda said: json.dumps({"title": "a", **said}).encode()
+    )
+)
+def test_any_title_json_is_a_drop_that_others_can_read_or_a_problem_in_one_line(tmp_path: Path, data: bytes) -> None:
+    folder = tmp_path / "titles" / "t"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "film.mp4").write_bytes(b"film")
+    (folder / "title.json").write_bytes(data)
+    age(folder)
+    landing = LandingZone(uri=str(tmp_path)).look()
+    assert len(landing.drops) + len(landing.problems) == 1
+    for problem in landing.problems:
+        assert problem.reason.isprintable()
+    for drop in landing.drops:
+        json.dumps(drop.extra, allow_nan=False, ensure_ascii=False).encode()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(
+        st.binary(max_size=20)
+        | st.dictionaries(st.sampled_from([*ROWS[0], "score"]), JSON, max_size=2).map(
+            lambda change: json.dumps({**ROWS[0], "score": 1, **change}).encode()
+        ),
+        max_size=5,
+    ),
+    st.sampled_from(["clip_tone", "clip_popularity"]),
+)
+def test_of_any_label_file_each_row_is_used_or_refused_in_one_line(
+    tmp_path: Path, lines: list[bytes], task: str
+) -> None:
+    (tmp_path / "labels").mkdir(exist_ok=True)
+    (tmp_path / "labels" / f"{task}.jsonl").write_bytes(b"\n".join(lines))
+    rows = sum(1 for line in b"\n".join(lines).split(b"\n") if line.strip())
+    try:
+        labels = LandingZone(uri=str(tmp_path)).labels(task)
+    except BadInput:
+        return  # no row can be used
+    assert labels is not None
+    assert len(labels.rows) + labels.refused_rows == rows
+    assert all(str(refused).isprintable() for refused in labels.refused)
 
 
 def write_pairs(root: Path, *lines: Any, name: str = "a.jsonl") -> None:
