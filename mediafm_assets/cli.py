@@ -1,7 +1,7 @@
 """The `mediafm` command: what the UI's automation does, headless, in one process that ends.
 
-Exit status: 0 when everything is fresh, 1 when some titles failed (each is listed; all others are finished), 2 for
-wrong usage or configuration.
+Exit status: 0 when everything is fresh, 1 when some titles failed (each is listed; all others are finished) or a folder
+could not be landed, 2 for wrong usage or configuration.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from typing import NoReturn
 import dagster as dg
 
 from mediafm_assets.profiles import PROJECT, ConfigurationError, dagster_home
+from resources.errors import BadInput, Unavailable, printable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
     training = materialize.add_mutually_exclusive_group()
     training.add_argument("--train", action="store_const", const=True, default=None, help="train an encoder now")
     training.add_argument("--no-train", dest="train", action="store_const", const=False, help="train none now")
+    land = commands.add_parser(
+        "land", help="check a title folder and copy it to the landing zone, title.json last; then materialize or the UI"
+    )
+    land.add_argument("folder", type=Path, help="holds one film, its subtitles and title.json")
+    land.add_argument("--id", metavar="ID", help="the title id (default: the folder's name)")
+    land.add_argument("--title", metavar="TEXT", help="for a folder without title.json: what it would say")
     commands.add_parser("demo", help="render a small catalogue, land it and materialise everything")
     ui = commands.add_parser("ui", help="open the Dagster UI, with sensors and automation, on the same instance")
     ui.add_argument("--port", type=int, default=3000)
@@ -48,15 +55,32 @@ def main(arguments: list[str] | None = None) -> int:
             from mediafm_assets.demo import demo
 
             return demo()
+        if options.command == "land":
+            return land_title(options.folder, options.id, options.title)
         from mediafm_assets.headless import materialize as run
 
         return run(options.title, options.train)
-    except ConfigurationError as error:
+    except (ConfigurationError, Unavailable) as error:
         print(f"mediafm: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mediafm: stopped; what was finished stays, the rest is made by the next call", file=sys.stderr)
         return 130
+
+
+def land_title(folder: Path, title_id: str | None, title: str | None) -> int:
+    """Copy a title folder to the configured landing zone. Returns 0, or 1 when it, or the zone, cannot be used."""
+    from mediafm_assets.profiles import resources
+
+    landing = resources()["landing"]
+    title_id = folder.resolve().name if title_id is None else title_id
+    try:
+        landed = landing.land(folder, title_id, title)
+    except (BadInput, Unavailable) as error:
+        print(f"mediafm: {printable(folder)}: {error}", file=sys.stderr)
+        return 1
+    print(f"landed {title_id} in {landing.uri}: {', '.join(landed)}")
+    return 0
 
 
 def prepare_instance() -> None:

@@ -48,7 +48,7 @@ def summary(lake: DeltaLake) -> str:
         "",
         f"The lake is in {lake.uri}. Next:",
         "  make ui                                 see the graph, its runs and its tables in Dagster",
-        "  cp -r FILM_FOLDER data/landing/titles/  land a film (title.json last); the UI's sensor takes it from there",
+        "  .venv/bin/mediafm land FOLDER           land a film, title.json last; the UI's sensor takes it from there",
         "  .venv/bin/mediafm materialize           the same without the UI",
         "  .venv/bin/python -c \"import polars as pl; print(pl.scan_delta('data/lake/shots').collect())\"",
     ]

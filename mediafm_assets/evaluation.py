@@ -1,7 +1,8 @@
 """What the embeddings are worth: labelled clips and linear probes on the five published tasks."""
 
+import warnings
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import dagster as dg
 
@@ -10,9 +11,9 @@ from mediafm_assets.materialise import catalogue_of, explain
 from mediafm_assets.partitions import TASKS, tasks_partitions
 from mediafm_assets.training import read_encoder
 from mediafm_assets.versions import LABELS_CODE, PROBES_CODE, Catalogue, digest
-from resources.errors import BadInput
+from resources.errors import BadInput, printable
 from resources.lake import DeltaLake
-from resources.landing import LandingZone
+from resources.landing import Labels, LandingZone
 from resources.tables import vectors
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ REPRESENTATIONS = ("video", "audio", "text", "fused", "contextual_clip_alone", "
 ("clip alone") or with the whole title ("in context")."""
 
 SEED = 0
+BEYOND_S = 1.0
+"""A clip may end this many seconds after its film: labels are rounded, and containers' durations are not exact."""
+UNUSED_SHOWN = 50
 
 label_files = dg.AssetSpec(
     "label_files",
@@ -36,6 +40,44 @@ label_files = dg.AssetSpec(
 )
 
 
+class LabelsToDo(NamedTuple):
+    """What is to be done about one task's labels.
+
+    action:      `write` and `remove` are both made by materialising `clip_labels` of the task.
+    fingerprint: of the label file, for the event of `label_files`; None when there is none.
+    problem:     a sentence for people; the stored labels then stay as they are.
+    """
+
+    action: Literal["write", "remove", "nothing", "problem"]
+    fingerprint: str | None = None
+    problem: str | None = None
+
+
+def labels_to_do(landing: LandingZone, task: str, stored: str | None) -> LabelsToDo:
+    """`stored`: the data version of the task's partition of `clip_labels`; None when there is none.
+
+    Reads the label file for its fingerprint. Whether its rows can be used shows when it is materialised.
+    """
+    try:
+        fingerprint = landing.label_fingerprint(task)
+    except BadInput as error:
+        return LabelsToDo("problem", problem=str(error))
+    if fingerprint is None:
+        return LabelsToDo("remove" if stored else "nothing")
+    return LabelsToDo("nothing" if stored == labels_version(fingerprint) else "write", fingerprint)
+
+
+with warnings.catch_warnings():
+    # Checks by partition are a preview in the pinned Dagster; the UI then shows whose label file has bad rows.
+    warnings.simplefilter("ignore", dg.PreviewWarning)
+    EVERY_ROW_USABLE = dg.AssetCheckSpec(
+        "every_row_usable",
+        asset="clip_labels",
+        description="No row of the label file was refused. The others are used in any case.",
+        partitions_def=tasks_partitions,
+    )
+
+
 @dg.multi_asset(
     name="clip_labels",
     specs=[
@@ -44,26 +86,54 @@ label_files = dg.AssetSpec(
             group_name="evaluation",
             deps=["label_files"],
             partitions_def=tasks_partitions,
+            skippable=True,  # the checks of a table's contract have no partition to read when its labels are removed
             code_version=LABELS_CODE,
         )
     ],
+    check_specs=[EVERY_ROW_USABLE],
 )
-def clip_labels(
-    context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaLake], landing: LandingZone
-) -> Iterator[dg.MaterializeResult[Any]]:
-    """Read the task's label file; refuse the whole file at its first bad line."""
+def clip_labels(context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaLake], landing: LandingZone) -> Any:
+    """Labels follow their file: its usable rows replace the task's partition, and when it is gone, the partition goes.
+    Refused rows are listed by file, line and reason. A file that cannot be used at all leaves the labels before it."""
     task = context.partition_key
+    partition = {"task": task}
     try:
-        rows = landing.labels(task)
-        if rows is None:
-            raise BadInput("there is no label file for this task in the landing zone")
+        # In this order: if the file changes meanwhile, its new rows get its old version, and are written again.
+        version = labels_version(landing.label_fingerprint(task))
+        labels = landing.labels(task)
     except Exception as error:
         raise dg.Failure(f"{task}: clip_labels: {explain(error)}", allow_retries=False) from error
-    version = labels_version(landing.label_fingerprint(task))
+    if labels is None:
+        lake.delete("clip_labels", partition)
+        context.log.info(f"{task}: there is no label file (any more); the task has no labels")
+        context.log_event(
+            dg.AssetMaterialization(
+                "clip_labels",
+                partition=task,
+                metadata={"dagster/row_count": 0},
+                tags={"dagster/data_version": labels_version(None)},
+            )
+        )
+        yield dg.AssetCheckResult(check_name=EVERY_ROW_USABLE.name, asset_key="clip_labels", passed=True)
+        return
     if lake.data_versions("clip_labels").get((task,)) != version:
-        lake.write("clip_labels", {"task": task}, with_all_labels(rows), version)
-    metadata = lake.write_metadata("clip_labels", {"task": task})
+        lake.write("clip_labels", partition, with_all_labels(labels.rows), version)
+    metadata = {**lake.write_metadata("clip_labels", partition), **refused_metadata(labels)}
     yield dg.MaterializeResult("clip_labels", metadata=metadata, data_version=dg.DataVersion(version))
+    yield dg.AssetCheckResult(
+        check_name=EVERY_ROW_USABLE.name,
+        asset_key="clip_labels",
+        passed=not labels.refused,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(map(str, labels.refused[:3])) or None,  # what the UI shows without a click
+    )
+    for refused in labels.refused:
+        context.log.warning(f"{task}: {refused}")
+
+
+def refused_metadata(labels: Labels) -> dict[str, Any]:
+    """What the materialisation says of rows that were refused."""
+    return {"refused_rows": labels.refused_rows, "refused": [str(row) for row in labels.refused]}
 
 
 def with_all_labels(rows: "pl.DataFrame") -> "pl.DataFrame":
@@ -101,9 +171,9 @@ def probe_metrics(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeR
     if encoder_version is None or version is None:
         raise dg.Failure("probe_metrics: no encoder was trained yet; materialise `encoder` first", allow_retries=False)
     partition = {"encoder_version": encoder_version}
+    clips, unused = clips_by_task(lake, encoder_version)
     if catalogue.stored_in("probe_metrics").get((encoder_version,)) != version:
         cells = []
-        clips = clips_by_task(lake, contextual_titles(catalogue))
         pooled = clip_vectors(lake, encoder_version, {clip for rows in clips.values() for clip in spans_of(rows)})
         for task, rows in clips.items():
             for representation in REPRESENTATIONS:
@@ -117,6 +187,7 @@ def probe_metrics(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeR
         metadata={
             **lake.write_metadata("probe_metrics", partition),
             **partition,
+            **unused_metadata(unused),
             "scores": dg.MarkdownMetadataValue(as_markdown(lake.read("probe_metrics", **partition))),
         },
         data_version=dg.DataVersion(version),
@@ -135,10 +206,14 @@ def contextual_titles(catalogue: Catalogue) -> list[str]:
 
 
 def metrics_version(catalogue: Catalogue) -> str | None:
-    """The version that the newest encoder's probe metrics would have now; None without an encoder."""
+    """The version that the newest encoder's probe metrics would have now; None without an encoder.
+
+    Only titles with labelled clips count: another one that lands changes no probe.
+    """
     if catalogue.encoder_version is None:
         return None
-    titles = [f"{title} {catalogue.stored('contextual_embeddings', title)}" for title in contextual_titles(catalogue)]
+    made = [title for title in contextual_titles(catalogue) if title in catalogue.labelled_titles]
+    titles = [f"{title} {catalogue.stored('contextual_embeddings', title)}" for title in made]
     labels = [f"{task} {version}" for (task,), version in sorted(catalogue.stored_in("clip_labels").items())]
     return digest(PROBES_CODE, catalogue.encoder_version, *titles, *labels)
 
@@ -151,15 +226,16 @@ def spans_of(clips: "pl.DataFrame") -> list[Clip]:
     return clips.select("title_id", "start_s", "end_s").rows()
 
 
-def clips_by_task(lake: DeltaLake, titles: list[str]) -> "dict[str, pl.DataFrame]":
-    """The labelled clips of each task in these titles, with a column `target`.
+def clips_by_task(lake: DeltaLake, encoder_version: str) -> "tuple[dict[str, pl.DataFrame], pl.DataFrame]":
+    """The labelled clips that can be probed, by task, with a column `target`; and those that cannot, with a `reason`.
 
+    Titles that are registered and have no contextual embeddings from this encoder yet are left out of both: they wait.
     A task without a label file has no clips; clip_genre then takes the clips of the other tasks. Where a clip has no
     genres of its own, they are its title's.
     """
     import polars as pl
 
-    labels = lake.scan("clip_labels").filter(pl.col("title_id").is_in(titles)).collect().sort("title_id", "clip_id")
+    labels, unused = usable_labels(lake, encoder_version)
     genres = lake.scan("titles").select("title_id", "genres").collect()
     targets = {"clip_popularity": "score", "clip_retrieval": "label"}
     by_task = {}
@@ -170,7 +246,53 @@ def clips_by_task(lake: DeltaLake, titles: list[str]) -> "dict[str, pl.DataFrame
             own = pl.col("labels") if task in labels["task"] else pl.lit(None, dtype=pl.List(pl.String))
             clips = clips.join(genres, on="title_id", how="left").with_columns(own.fill_null(pl.col("genres")))
         by_task[task] = clips.with_columns(pl.col(targets.get(task, "labels")).alias("target"))
-    return by_task
+    return by_task, unused
+
+
+def usable_labels(lake: DeltaLake, encoder_version: str) -> "tuple[pl.DataFrame, pl.DataFrame]":
+    """Labelled clips in titles with vectors of this encoder; and, with a `reason`, those of no title or outside of
+    their film."""
+    import polars as pl
+
+    labels = lake.scan("clip_labels").collect().sort("title_id", "clip_id")
+    titles = lake.scan("titles").select("title_id", "duration_s").collect()
+    labelled = pl.col("title_id").is_in(labels["title_id"].unique().to_list())
+    shots = lake.scan("fused_embeddings").filter(labelled).group_by("title_id")
+    ends = shots.agg(pl.col("end_s").max().alias("last_shot_end_s"), pl.len().alias("shots")).collect()
+    of_encoder = lake.scan("contextual_embeddings").filter(labelled, pl.col("encoder_version") == encoder_version)
+    contextual = of_encoder.group_by("title_id").agg(pl.len().alias("shots_in_context")).collect()
+    clips = labels.join(titles, on="title_id", how="left").join(ends, on="title_id", how="left")
+    clips = clips.join(contextual, on="title_id", how="left", maintain_order="left")
+    film_s = pl.max_horizontal("duration_s", "last_shot_end_s")
+    seconds = pl.format("{} to {} s", pl.col("start_s").round(3), pl.col("end_s").round(3))
+    clips = clips.with_columns(
+        pl.when(pl.col("duration_s").is_null())
+        .then(pl.lit("no such title is registered"))
+        .when((pl.col("end_s") > film_s + BEYOND_S) | (pl.col("start_s") >= pl.col("last_shot_end_s")))
+        .then(pl.format("{} lies outside of its film, which has {} s", seconds, film_s.round(3)))
+        .when(pl.col("shots") != pl.col("shots_in_context"))
+        .then(pl.lit("the title's contextual embeddings are out of date"))
+        .alias("reason")
+    )
+    reached = pl.col("reason").is_null() & pl.col("shots_in_context").is_not_null() & pl.col("shots").is_not_null()
+    return clips.filter(reached).select(labels.columns), clips.filter(pl.col("reason").is_not_null())
+
+
+def unused_metadata(unused: "pl.DataFrame") -> dict[str, Any]:
+    """What the materialisation says of labelled clips that cannot be probed: how many, and the first of them."""
+    import polars as pl
+
+    unknown = unused.filter(pl.col("duration_s").is_null())["title_id"].unique().sort()
+    rows = unused.filter(pl.col("duration_s").is_not_null()).head(UNUSED_SHOWN)
+    return {
+        "unused_clips": len(unused),
+        "unused": [
+            f"{row['task']}: {printable(row['clip_id'])} of {row['title_id']}: {row['reason']}"
+            for row in rows.iter_rows(named=True)
+        ],
+        "unknown_titles": unknown.head(UNUSED_SHOWN).to_list(),
+        "unknown_titles_count": len(unknown),
+    }
 
 
 def clip_vectors(lake: DeltaLake, encoder_version: str, clips: set[Clip]) -> "dict[Clip, dict[str, np.ndarray]]":

@@ -69,7 +69,7 @@ def dependencies(table: str) -> list[str]:
 TITLES_CODE = "1"
 ENCODER_CODE = "1"
 SEQCLIP_CODE = "1"
-PROBES_CODE = "1"
+PROBES_CODE = "2"
 LABELS_CODE = "1"
 
 
@@ -156,6 +156,11 @@ class Catalogue:
     def failures(self) -> Mapping[str, Mapping[str, Any]]:
         """The titles that could not be finished the last time, each with its row in `failures`."""
         return {row["title_id"]: row for row in self._lake.scan("failures").collect().iter_rows(named=True)}
+
+    @cached_property
+    def labelled_titles(self) -> frozenset[str]:
+        """The titles that label files name."""
+        return frozenset(self._lake.scan("clip_labels").select("title_id").unique().collect()["title_id"])
 
     def attempt(self, stage: str, title_id: str, fingerprint: str) -> str:
         """What an attempt at the stage reads: another one may succeed where this has changed."""

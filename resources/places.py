@@ -1,21 +1,23 @@
-"""Where a landing zone lies: a local folder or an S3 prefix, listed and read alike."""
+"""Where a landing zone lies: a local folder or an S3 prefix, listed, read and written alike."""
 
 import hashlib
 import os
 import re
 import shutil
 import stat
+import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from resources.errors import BadInput
+from resources.errors import BadInput, Unavailable, printable
 from resources.scratch import scratch_folder
 
 TITLE_JSON_LIMIT = 1 << 20
+_UNFINISHED = ".unfinished-"  # hidden, so that no listing shows it
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,31 @@ class File:
 
 
 class Place(Protocol):
-    """Where a landing zone lies. Paths are relative to its root, with / between the parts."""
+    """Where a landing zone lies. Paths are relative to its root, with / between the parts.
+
+    What cannot be listed, read or written raises BadInput where that is the one file's or folder's fault, and
+    Unavailable where the place does not answer.
+    """
 
     settles: bool  # whether a file can be seen half written
 
-    def folders(self, path: str) -> Iterable[tuple[str, list[File]]]:
-        """The folders in `path` and their files, in the order of their names; hidden ones are left out."""
+    def folders(self, path: str) -> Iterable[tuple[str, list[File] | BadInput]]:
+        """The folders in `path` but hidden ones, by name, and their files, or why they cannot be had."""
 
     def files(self, path: str) -> list[File]:
-        """The files in `path`; none if there is no such folder."""
+        """The files in `path`; none if there is no such folder. BadInput for a link that leads out of the place."""
 
     def read(self, path: str, file: File, limit: int) -> bytes:
         """The file's first `limit` bytes."""
 
     def open(self, path: str) -> IO[bytes]: ...
+
+    def put(self, path: str, source: IO[bytes]) -> None:
+        """Write a file, or write it anew: readers see it as it was or whole. What an earlier `put` into the same folder
+        left when it was killed goes."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
 
     def uri(self, path: str) -> str: ...
 
@@ -62,19 +75,18 @@ class Folder:
         if not root.is_dir():
             raise BadInput(f"the landing zone {root} is not a folder; create it or set MEDIAFM_LANDING")
 
-    def folders(self, path: str) -> Iterator[tuple[str, list[File]]]:
-        top = self.root / path
-        for name in sorted(os.listdir(top)) if top.is_dir() else []:
-            if (top / name).is_dir() and not name.startswith("."):
-                yield name, self.files(f"{path}/{name}")
+    def folders(self, path: str) -> Iterator[tuple[str, list[File] | BadInput]]:
+        for entry in self._list(path):
+            if not entry.name.startswith(".") and entry.is_dir():
+                try:
+                    yield entry.name, self.files(f"{path}/{entry.name}")
+                except BadInput as bad:
+                    yield entry.name, bad
 
     def files(self, path: str) -> list[File]:
-        folder = self.root / path
-        if not folder.is_dir():
-            return []
-        inside = os.path.realpath(folder) + os.sep
+        inside = os.path.realpath(self.root / path) + os.sep
         files = []
-        for entry in os.scandir(folder):
+        for entry in self._list(path):
             try:
                 info = entry.stat()
             except OSError:  # a broken link, or deleted since it was listed
@@ -82,14 +94,61 @@ class Folder:
             if stat.S_ISREG(info.st_mode) and not entry.name.startswith("."):
                 out = entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside)
                 files.append(File(entry.name, info.st_size, str(info.st_mtime_ns), info.st_mtime, out))
-        return sorted(files, key=lambda file: file.name)
+        return files
+
+    def _list(self, path: str) -> list[os.DirEntry[str]]:
+        """What is in the folder `path`, by name; nothing if there is no such folder."""
+        root, folder = os.path.realpath(self.root), os.path.realpath(self.root / path)
+        if os.path.commonpath([root, folder]) != root:
+            raise BadInput("the folder is a link that leads out of the landing zone; copy the folder instead")
+        try:
+            return sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise BadInput(f"the folder cannot be listed ({error.strerror}); see to its permissions") from None
 
     def read(self, path: str, file: File, limit: int) -> bytes:
         with self.open(f"{path}/{file.name}") as stream:
             return stream.read(limit)
 
     def open(self, path: str) -> IO[bytes]:
-        return open(self.root / path, "rb")
+        try:
+            return open(self.root / path, "rb")
+        except OSError as error:
+            name = printable(os.path.basename(path))
+            raise BadInput(
+                f"{name} cannot be read ({error.strerror}); see to its permissions or drop it again"
+            ) from None
+
+    def put(self, path: str, source: IO[bytes]) -> None:
+        target = self.root / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for left in target.parent.glob(f"{_UNFINISHED}*"):
+                left.unlink(missing_ok=True)
+            unfinished = target.with_name(f"{_UNFINISHED}{uuid.uuid4()}")
+            try:
+                with open(unfinished, "xb") as copy:
+                    shutil.copyfileobj(source, copy, 1 << 20)
+                    copy.flush()
+                    os.fsync(copy.fileno())
+                os.replace(unfinished, target)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        except OSError as error:
+            raise Unavailable(
+                f"{printable(target.name)} cannot be written to the landing zone ({error.strerror})"
+            ) from None
+
+    def remove(self, path: str) -> None:
+        try:
+            (self.root / path).unlink(missing_ok=True)
+        except OSError as error:
+            name = printable(os.path.basename(path))
+            raise Unavailable(
+                f"{name} cannot be removed from the landing zone ({error.strerror}); see to that and repeat the call"
+            ) from None
 
     def uri(self, path: str) -> str:
         return str((self.root / path).absolute())
@@ -116,12 +175,13 @@ class Bucket:
     def _objects(self, path: str) -> Iterator[tuple[str, File]]:
         """Every object below `path`, as (folder below `path` or "", file), in key order: one request per 1000."""
         root = f"{self.prefix}{path}/"
-        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=root):
-            for found in page.get("Contents", []):
-                folder, _, name = found["Key"].removeprefix(root).rpartition("/")
-                if name and not name.startswith("."):
-                    etag = found["ETag"].strip('"')
-                    yield folder, File(name, found["Size"], etag, found["LastModified"].timestamp())
+        with _s3_answers(f"the landing zone s3://{self.bucket}/{self.prefix}"):
+            for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=root):
+                for found in page.get("Contents", []):
+                    folder, _, name = found["Key"].removeprefix(root).rpartition("/")
+                    if name and not name.startswith("."):
+                        etag = found["ETag"].strip('"')
+                        yield folder, File(name, found["Size"], etag, found["LastModified"].timestamp())
 
     def folders(self, path: str) -> list[tuple[str, list[File]]]:
         folders: dict[str, list[File]] = {}
@@ -134,26 +194,61 @@ class Bucket:
         # A first look at a large catalogue would outlast a sensor's patience if it read one title.json at a time.
         wanted = [(f"{path}/{name}", file) for name, files in folders.items() for file in files if file.small_json]
         with ThreadPoolExecutor(16) as readers:
-            list(readers.map(lambda one: self.read(one[0], one[1], TITLE_JSON_LIMIT), wanted))
+            list(readers.map(lambda one: self._read_ahead(*one), wanted))
         return sorted(folders.items())
 
     def files(self, path: str) -> list[File]:
         return [file for folder, file in self._objects(path) if not folder]
 
+    def _read_ahead(self, path: str, file: File) -> None:
+        with suppress(BadInput):  # said when its own title is read
+            self.read(path, file, TITLE_JSON_LIMIT)
+
     def read(self, path: str, file: File, limit: int) -> bytes:
         key = self.bucket, f"{self.prefix}{path}/{file.name}", file.version
         if key not in _OBJECTS_READ:
-            data = self.s3.get_object(Bucket=self.bucket, Key=key[1])["Body"].read(limit)
+            with self.open(f"{path}/{file.name}") as body, _s3_answers(file.name):
+                data = body.read(limit)
             if len(_OBJECTS_READ) >= 100_000:
                 _OBJECTS_READ.clear()
             _OBJECTS_READ[key] = data
         return _OBJECTS_READ[key]
 
     def open(self, path: str) -> IO[bytes]:
-        return self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
+        with _s3_answers(path.rpartition("/")[2]):
+            body: IO[bytes] = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
+            return body
+
+    def put(self, path: str, source: IO[bytes]) -> None:
+        with _s3_answers(path.rpartition("/")[2]):
+            self.s3.upload_fileobj(source, self.bucket, self.prefix + path)
+
+    def remove(self, path: str) -> None:
+        with _s3_answers(path.rpartition("/")[2]):
+            self.s3.delete_object(Bucket=self.bucket, Key=self.prefix + path)
 
     def uri(self, path: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{path}"
+
+
+@contextmanager
+def _s3_answers(what: str) -> Iterator[None]:
+    """Says what could not be had, and why, where S3 refuses (BadInput) or does not answer (Unavailable)."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        about, status = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+        why = f"{printable(what)}: S3 says {about.get('Code')} ({about.get('Message')})"
+        if int(status.get("HTTPStatusCode", 0)) >= 500 or about.get("Code") in ("SlowDown", "RequestTimeout"):
+            raise Unavailable(f"{why}; try again later") from None
+        raise BadInput(f"{why}; see to its permissions or drop it again") from None
+    except (BotoCoreError, Boto3Error) as error:
+        raise Unavailable(
+            f"{printable(what)}: S3 was not reached ({error}); check its address, the network and the credentials"
+        ) from None
 
 
 @contextmanager

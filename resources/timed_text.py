@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from resources.errors import BadInput
+from resources.errors import BadInput, printable
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -26,6 +26,7 @@ MAX_BYTES = 16 * 2**20
 MAX_CUES = 50_000
 # Nobody reads more than this in one cue. It also bounds the libraries' regular expressions, some of them quadratic.
 MAX_CUE_CHARS = 2000
+MAX_TTML_DEPTH = 100
 # All shots' text together: a whole season's dialogue is a hundredth of this. Thousands of cues that each last the whole
 # film would otherwise be copied into thousands of shots.
 MAX_ALIGNED_CHARS = 32 * 2**20
@@ -37,6 +38,11 @@ _RUBY_TEXT = re.compile(r"<rt\b[^<>]*>.*?(?=</rt\b|<rt\b|</ruby\b|\Z)", re.IGNOR
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]*>|</>|<\d[\d:.]*>")
 _BEFORE_TTML_1 = re.compile(r"http://www\.w3\.org/2006/\d\d/ttaf1")
 _OPEN_END_S = 10**9
+_TTML = "{http://www.w3.org/ns/ttml}"
+_TTML_PARAMETER = "{http://www.w3.org/ns/ttml#parameter}"
+_TTML_RUBY = "{http://www.w3.org/ns/ttml#styling}ruby"
+_TTML_CONTENT = {_TTML + name for name in ("body", "div", "p", "span", "br")}
+_TTML_TIMES = ("begin", "end", "dur", "timeContainer")
 _TT_ELEMENT = re.compile(r"</?(?:\w+:)?tt\b")
 
 
@@ -350,15 +356,19 @@ def _ttml_cues(text: str, name: str) -> Iterator[Cue]:
     try:
         # The declaration may name the encoding that the bytes had, which the text no longer has.
         root = ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text))
-        _repair_ttml(root)
+    except ElementTree.ParseError as error:
+        raise BadInput(f"{name} is not well-formed XML ({error}); replace it.") from None
+    _refuse_ttml(root, name)
+    _repair_ttml(root)
+    try:
         document = reader.to_model(ElementTree.ElementTree(root))
         body = None if document is None else document.get_body()
         paragraphs = [] if body is None else list(_paragraphs(body, 0.0, math.inf))
-    except ElementTree.ParseError as error:
-        raise BadInput(f"{name} is not well-formed XML ({error}); replace it.") from None
-    except (RecursionError, ValueError, TypeError, ZeroDivisionError, AttributeError, RuntimeError) as error:
-        # ttconv has no exception of its own: these are what its readers of times, styles and nesting raise.
-        raise BadInput(f"{name} is not TTML that can be read ({type(error).__name__}: {error}); replace it.") from None
+    except Exception as error:
+        # ttconv has no exception of its own: what its readers raise says nothing to people.
+        raise BadInput(
+            f"{name} is not TTML that can be read: its elements, or their times, contradict the standard; replace it."
+        ) from error
     if document is None:
         raise BadInput(f"{name} is XML but not TTML (its root is not a tt element of TTML's namespace); replace it.")
     if len(paragraphs) > MAX_CUES:
@@ -368,32 +378,52 @@ def _ttml_cues(text: str, name: str) -> Iterator[Cue]:
     yield from paragraphs
 
 
-def _repair_ttml(root: "Element") -> None:
-    """Change a TTML tree, in place, where ttconv 1.2.3 would lose dialogue.
+def _refuse_ttml(root: "Element", name: str) -> None:
+    """Raise BadInput for a TTML tree that ttconv cannot read for a reason that can be told."""
+    depth = 0
+    level = [root]
+    while level := [child for parent in level for child in parent]:
+        depth += 1
+        if depth > MAX_TTML_DEPTH:
+            raise BadInput(
+                f"{name} nests its elements more than {MAX_TTML_DEPTH} deep, which no track does; replace it."
+            )
+    for attribute, pattern, what in (
+        ("tickRate", r"0*[1-9]\d{0,9}", "a whole number of ticks in a second above 0"),
+        ("frameRate", r"0*[1-9]\d{0,4}", "a whole number of frames in a second above 0"),
+        ("frameRateMultiplier", r"0*[1-9]\d{0,9}[ :]0*[1-9]\d{0,9}", "two whole numbers above 0"),
+        ("timeBase", r"media|smpte", "media or smpte; clock times say nothing of when in the film"),
+        ("dropMode", r"nonDrop|dropNTSC", "nonDrop or dropNTSC"),
+    ):
+        value = root.get(_TTML_PARAMETER + attribute)
+        if value is not None and not re.fullmatch(pattern, value.strip()):
+            raise BadInput(f'{name} says {attribute}="{printable(value, 40)}", which must be {what}; correct the file.')
 
-    It ignores a paragraph in a region that is not declared, and all of a ruby container that strays from the nesting
-    TTML2 asks for; and it ends a container that begins late without saying when it ends before it begins. Ruby
-    annotations (the reading of a word above it) repeat the word, so they go.
+
+def _repair_ttml(root: "Element") -> None:
+    """Reduce a TTML tree, in place, to what tells text and times: elements of the content, and their times.
+
+    ttconv 1.2.3 refuses a whole file for one style or region that it cannot read, ignores a paragraph in a region that
+    is not declared, and all of a ruby container that strays from the nesting TTML2 asks for; and it ends a container
+    that begins late without saying when it ends before it begins. Ruby annotations (the reading of a word above it)
+    repeat the word, so they go too.
     """
-    ruby, regions = "{http://www.w3.org/ns/ttml#styling}ruby", ("region", "style")
     annotations = {"text", "textContainer", "delimiter"}
     styles = {
-        style.get("{http://www.w3.org/XML/1998/namespace}id") or style.get("id"): style.attrib.pop(ruby, "")
-        for style in root.iter("{http://www.w3.org/ns/ttml}style")
+        style.get("{http://www.w3.org/XML/1998/namespace}id") or style.get("id"): style.get(_TTML_RUBY, "")
+        for style in root.iter(_TTML + "style")
     }
     for parent in list(root.iter()):
         if (
-            parent.tag.endswith(("}body", "}div"))
+            parent.tag in (_TTML + "body", _TTML + "div")
             and "begin" in parent.attrib
             and not {"end", "dur"} & set(parent.attrib)
         ):
             parent.set("end", f"{_OPEN_END_S}s")
         kept: Element | None = None
         for child in list(parent):
-            roles = {child.attrib.pop(ruby, "")} | {styles.get(name, "") for name in child.get("style", "").split()}
-            for attribute in regions:
-                child.attrib.pop(attribute, None)
-            if not roles & annotations:
+            roles = {child.get(_TTML_RUBY, "")} | {styles.get(name, "") for name in child.get("style", "").split()}
+            if child.tag in _TTML_CONTENT and not roles & annotations:
                 kept = child
                 continue
             # What follows the element belongs to its parent, and ElementTree keeps it in the element.
@@ -402,6 +432,10 @@ def _repair_ttml(root: "Element") -> None:
             else:
                 kept.tail = (kept.tail or "") + (child.tail or "")
             parent.remove(child)
+    for element in root.iter():
+        for attribute in list(element.attrib):
+            if attribute not in _TTML_TIMES and not attribute.startswith(_TTML_PARAMETER):
+                del element.attrib[attribute]
 
 
 def _paragraphs(element: "ContentElement", start_s: float, end_s: float) -> Iterator[Cue]:

@@ -49,9 +49,10 @@ def test_every_rendered_title_is_a_complete_drop_and_every_label_file_is_readabl
     ]
     assert look.drops[4].series_id == look.drops[5].series_id is not None
     for task in TASKS:
-        frame = landing.labels(task)
-        assert frame is not None
-        assert set(frame["title_id"]) == set(truths(small_catalogue))
+        labels = landing.labels(task)
+        assert labels is not None
+        assert not labels.refused
+        assert set(labels.rows["title_id"]) == set(truths(small_catalogue))
 
 
 def test_the_films_have_the_frames_and_sound_that_the_truth_says(small_catalogue: Path) -> None:

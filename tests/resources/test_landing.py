@@ -11,6 +11,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from resources.errors import BadInput
 from resources.landing import CaptionedClip, Drop, LandingZone, TextTrack
@@ -41,7 +43,8 @@ def only_problem(root: Path) -> str:
     assert not landing.drops
     assert not landing.waiting
     (problem,) = landing.problems
-    assert "\n" not in problem.reason
+    assert problem.reason.isprintable()
+    assert len(problem.reason) < 500
     return problem.reason
 
 
@@ -102,7 +105,10 @@ def test_the_real_titles_are_all_drops(media: Path) -> None:
         (b"{", "not JSON"),
         (b"\xff\xfe{}", "not JSON in UTF-8"),
         (b"[" * 100_000, "not JSON"),
-        (b'{"title": "x", "n": NaN}', "not JSON"),
+        (b'{"title": "x", "n": NaN}', "not JSON in UTF-8 (NaN is not a finite number)"),
+        (b'{"title": "x", "n": [{"m": -1e999}]}', "not JSON in UTF-8 (-1e999 is not a finite number)"),
+        (b'{"title": "x", "n": 1' + b"0" * 5000 + b"}", "not JSON"),
+        (b'{"title": "x", "n": ' + b"[" * 101 + b"]" * 101 + b"}", "nested more than 100 levels deep"),
         (b'{"title": "\\ud800"}', "not JSON in UTF-8"),
         (b'{"title": "' + b"x" * (1 << 20) + b'"}', "larger than 1024 KiB"),
         (["title"], "not a JSON object"),
@@ -120,6 +126,7 @@ def test_the_real_titles_are_all_drops(media: Path) -> None:
         ({"title": "x", "media": ".."}, "not a plain file name"),
         ({"title": "x", "media": ""}, "not a plain file name"),
         ({"title": "x", "media": "a\0b"}, "not a plain file name"),
+        ({"title": "x", "media": "\x1b[31mred\nnext/" + "x" * 100_000}, r'"\x1b[31mred\nnext/xxx'),
     ],
 )
 def test_a_title_json_that_cannot_work_is_one_problem_and_no_drop(tmp_path: Path, said: Any, reason: str) -> None:
@@ -136,6 +143,13 @@ def test_an_illegal_title_id_is_a_problem_and_reaches_nothing(tmp_path: Path, ti
     assert "is not a title id" in only_problem(tmp_path)
     with pytest.raises(BadInput, match="is not a title id"):
         LandingZone(uri=str(tmp_path)).drop(title_id)
+
+
+def test_a_refused_id_is_shown_without_doing_anything_to_the_terminal(tmp_path: Path) -> None:
+    land(tmp_path, "a\x1b[2J\u202eb\nc")
+    (problem,) = LandingZone(uri=str(tmp_path)).look().problems
+    assert problem.title_id == r"a\x1b[2J\u202eb\nc"
+    assert r'"a\x1b[2J\u202eb\nc" is not a title id' in problem.reason
 
 
 @pytest.mark.parametrize("title_id", ["..", ".", "../x", "/etc", "", "a/b"])
@@ -230,6 +244,56 @@ def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
     (drop,) = zone.look().drops
     with zone.local(drop, "film.mov") as path:
         assert path.read_bytes() == b"film"
+
+
+def test_a_title_folder_that_is_a_link_out_of_the_landing_zone_is_refused(tmp_path: Path) -> None:
+    elsewhere = land(tmp_path / "elsewhere", "secret")
+    (tmp_path / "zone" / "titles").mkdir(parents=True)
+    (tmp_path / "zone" / "titles" / "t").symlink_to(elsewhere)
+    assert "the folder is a link that leads out of the landing zone" in only_problem(tmp_path / "zone")
+    with pytest.raises(BadInput, match="a link that leads out of the landing zone"):
+        LandingZone(uri=str(tmp_path / "zone")).drop("t")
+
+
+def test_a_title_folder_may_be_a_link_within_the_landing_zone_and_the_zone_itself_a_link(tmp_path: Path) -> None:
+    folder = land(tmp_path / "disk", "t")
+    (folder.parent / "u").symlink_to("t")
+    (tmp_path / "zone").symlink_to(tmp_path / "disk")
+    landing = LandingZone(uri=str(tmp_path / "zone")).look()
+    assert [drop.title_id for drop in landing.drops] == ["t", "u"]
+
+
+@pytest.mark.parametrize("folder", ["titles", "labels", "pairs"])
+def test_the_folders_of_the_zone_are_no_links_out_of_it_either(tmp_path: Path, folder: str) -> None:
+    land(tmp_path / "disk", "t")
+    write_labels(tmp_path / "disk", "clip_tone", "jsonl", ROWS)
+    write_pairs(tmp_path / "disk", {"caption": "x", "video": "clip.mp4"})
+    (tmp_path / "zone").mkdir()
+    (tmp_path / "zone" / folder).symlink_to(tmp_path / "disk" / folder)
+    zone = LandingZone(uri=str(tmp_path / "zone"))
+    reads = {"titles": zone.look, "labels": lambda: zone.labels("clip_tone"), "pairs": zone.captioned_clips}
+    with pytest.raises(BadInput, match="a link that leads out of the landing zone"):
+        reads[folder]()
+
+
+def test_a_label_file_that_is_a_link_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    write_labels(tmp_path, "clip_tone", "jsonl", ROWS)
+    (tmp_path / "labels" / "clip_tone.jsonl").rename(tmp_path / "secret.jsonl")
+    (tmp_path / "labels" / "clip_tone.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    with pytest.raises(BadInput, match=r"clip_tone\.jsonl is a link that leads out of the folder of labels"):
+        LandingZone(uri=str(tmp_path)).labels("clip_tone")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["title.json", "."])
+def test_what_may_not_be_read_is_a_problem_of_its_title_alone(tmp_path: Path, name: str) -> None:
+    land(tmp_path, "good")
+    locked = land(tmp_path, "locked") / name
+    locked.chmod(0)
+    landing = LandingZone(uri=str(tmp_path)).look()
+    locked.chmod(0o700)
+    assert [drop.title_id for drop in landing.drops] == ["good"]
+    assert "Permission denied" in landing.problems[0].reason
 
 
 def test_a_pipe_instead_of_a_film_does_not_block(tmp_path: Path) -> None:
@@ -337,17 +401,17 @@ def write_labels(root: Path, task: str, extension: str, rows: list[dict[str, Any
 def test_labels_read_the_same_from_every_format(tmp_path: Path, extension: str) -> None:
     write_labels(tmp_path, "clip_tone", extension, ROWS)
     zone = LandingZone(uri=str(tmp_path))
-    frame = zone.labels("clip_tone")
-    assert frame is not None
-    assert frame.to_dicts() == ROWS
-    assert frame.schema == {
+    labels = zone.labels("clip_tone")
+    assert labels is not None
+    assert (labels.refused, labels.refused_rows) == ([], 0)
+    assert labels.rows.to_dicts() == ROWS
+    assert labels.rows.schema == {
         "clip_id": pl.String,
         "title_id": pl.String,
         "start_s": pl.Float64,
         "end_s": pl.Float64,
         "labels": pl.List(pl.String),
     }
-    assert list(zone.label_files()) == ["clip_tone"]
     before = zone.label_fingerprint("clip_tone")
     write_labels(tmp_path, "clip_tone", extension, ROWS[:1])
     assert zone.label_fingerprint("clip_tone") != before
@@ -361,13 +425,12 @@ def test_scores_and_yes_or_no_labels_have_their_own_columns(tmp_path: Path) -> N
     popularity, retrieval = zone.labels("clip_popularity"), zone.labels("clip_retrieval")
     assert popularity is not None
     assert retrieval is not None
-    assert popularity["score"].to_list() == [0.125]
-    assert retrieval["label"].to_list() == [1]
+    assert popularity.rows["score"].to_list() == [0.125]
+    assert retrieval.rows["label"].to_list() == [1]
 
 
 def test_nobody_dropped_labels_and_none_come(tmp_path: Path) -> None:
     zone = LandingZone(uri=str(tmp_path))
-    assert zone.label_files() == {}
     assert zone.labels("clip_tone") is None
     assert zone.label_fingerprint("clip_tone") is None
 
@@ -392,12 +455,58 @@ def test_nobody_dropped_labels_and_none_come(tmp_path: Path) -> None:
         ({"clip_id": "c1"}, "already in line 1"),
     ],
 )
-def test_a_bad_label_row_is_named_with_file_and_line(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
-    write_labels(tmp_path, "clip_tone", "jsonl", [ROWS[0], ROWS[1] | change])
-    with pytest.raises(BadInput) as refused:
-        LandingZone(uri=str(tmp_path)).labels("clip_tone")
-    assert str(refused.value).startswith("clip_tone.jsonl, line 2: ")
-    assert reason in str(refused.value)
+def test_a_bad_label_row_is_refused_by_file_and_line_and_the_others_count(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    write_labels(tmp_path, "clip_tone", "jsonl", [ROWS[0], ROWS[1] | change, ROWS[1] | {"clip_id": "c3"}])
+    labels = LandingZone(uri=str(tmp_path)).labels("clip_tone")
+    assert labels is not None
+    assert labels.rows["clip_id"].to_list() == ["c1", "c3"]
+    (refused,) = labels.refused
+    assert (refused.file, refused.line) == ("clip_tone.jsonl", 2)
+    assert str(refused).startswith("clip_tone.jsonl, line 2: ")
+    assert reason in str(refused)
+    assert str(refused).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "refused"),
+    [
+        (
+            "clip_tone.jsonl",
+            b'\n{\n[1]\n\xff\n{"clip_id": "c", "title_id": "t", "start_s": 0, "end_s": 1, "labels": ["a"]}',
+            ["line 2: this is not JSON", "line 3: this is not a JSON object", "line 4: the text is not UTF-8"],
+        ),
+        (
+            "clip_tone.csv",
+            b'clip_id,title_id,start_s,end_s,labels\nc,t,0,1,a\nd,t,0,1,\xff\ne,t,0,1\nf,t,0,1,a,b\n\ng,t,0,1,a"b"\nh,t,0,1,"b',
+            [
+                "line 3: the text is not UTF-8",
+                "line 4: labels must be a list",
+                "line 5: it has 6 cells, and the header 5",
+                "line 8: this is not CSV",
+            ],
+        ),
+    ],
+)
+def test_a_line_that_is_not_even_text_is_refused_alone(
+    tmp_path: Path, name: str, data: bytes, refused: list[str]
+) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / name).write_bytes(data)
+    labels = LandingZone(uri=str(tmp_path)).labels("clip_tone")
+    assert labels is not None
+    assert labels.rows["clip_id"][0] == "c"
+    assert labels.refused_rows == len(refused)
+    for found, expected in zip(labels.refused, refused, strict=True):
+        assert str(found).startswith(f"{name}, {expected}")
+
+
+def test_of_many_bad_rows_the_first_are_kept_and_all_are_counted(tmp_path: Path) -> None:
+    write_labels(tmp_path, "clip_tone", "jsonl", [ROWS[0]] * 100)
+    labels = LandingZone(uri=str(tmp_path)).labels("clip_tone")
+    assert labels is not None
+    assert (len(labels.rows), len(labels.refused), labels.refused_rows) == (1, 50, 99)
 
 
 @pytest.mark.parametrize(
@@ -408,6 +517,8 @@ def test_a_bad_label_row_is_named_with_file_and_line(tmp_path: Path, change: dic
         ("clip_tone.jsonl", b"[1]\n", "line 1: this is not a JSON object"),
         ("clip_tone.jsonl", b"\n\xff\n", "line 2: the text is not UTF-8"),
         ("clip_tone.csv", b'clip_id,title_id\n"a', "this is not CSV"),
+        ("clip_tone.csv", b"clip_id,title_id,start_s,end_s,labels\n", "it has no rows"),
+        ("clip_tone.jsonl", b"", "it has no rows"),
         ("clip_tone.parquet", b"PAR1 nonsense", "cannot be read as Parquet"),
         ("clip_retrieval.csv", b"clip_id,title_id,start_s,end_s,label\nc,t,0,1,2\n", "line 2: label is 2"),
         ("clip_popularity.csv", b"clip_id,title_id,start_s,end_s,score\nc,t,0,1,nan\n", "line 2: score is not finite"),
@@ -422,11 +533,24 @@ def test_a_label_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, da
     assert reason in str(refused.value)
 
 
-def test_two_label_files_for_one_task_are_refused_with_both_names(tmp_path: Path) -> None:
+def test_two_label_files_block_their_task_alone(tmp_path: Path) -> None:
     write_labels(tmp_path, "clip_tone", "csv", ROWS)
     write_labels(tmp_path, "clip_tone", "jsonl", ROWS)
-    with pytest.raises(BadInput, match=r"clip_tone\.csv and clip_tone\.jsonl"):
-        LandingZone(uri=str(tmp_path)).label_files()
+    write_labels(tmp_path, "clip_genre", "jsonl", ROWS)
+    zone = LandingZone(uri=str(tmp_path))
+    for read in (zone.labels, zone.label_fingerprint):
+        with pytest.raises(BadInput, match=r"clip_tone\.csv and clip_tone\.jsonl; keep one"):
+            read("clip_tone")
+        assert read("clip_genre") is not None
+
+
+def test_a_small_parquet_file_that_stands_for_very_many_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    path = tmp_path / "labels" / "clip_tone.parquet"
+    pl.DataFrame({"clip_id": pl.repeat("c", 6_000_000, eager=True)}).write_parquet(path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(BadInput, match="6000000 rows"):
+        LandingZone(uri=str(tmp_path)).labels("clip_tone")
 
 
 def test_a_json_list_in_csv_keeps_labels_with_semicolons(tmp_path: Path) -> None:
@@ -434,9 +558,63 @@ def test_a_json_list_in_csv_keeps_labels_with_semicolons(tmp_path: Path) -> None
     (tmp_path / "labels" / "clip_tone.csv").write_text(
         'clip_id,title_id,start_s,end_s,labels\nc,t,0,1,"[""a;b"", ""c""]"\n'
     )
-    frame = LandingZone(uri=str(tmp_path)).labels("clip_tone")
-    assert frame is not None
-    assert frame["labels"].to_list() == [["a;b", "c"]]
+    labels = LandingZone(uri=str(tmp_path)).labels("clip_tone")
+    assert labels is not None
+    assert labels.rows["labels"].to_list() == [["a;b", "c"]]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.binary()
+    | st.dictionaries(st.sampled_from(["title", "tags", "media", "series_id", "x"]), JSON).map(
+        lambda said: json.dumps({"title": "a", **said}).encode()
+    )
+)
+def test_any_title_json_is_a_drop_that_others_can_read_or_a_problem_in_one_line(tmp_path: Path, data: bytes) -> None:
+    folder = tmp_path / "titles" / "t"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "film.mp4").write_bytes(b"film")
+    (folder / "title.json").write_bytes(data)
+    age(folder)
+    landing = LandingZone(uri=str(tmp_path)).look()
+    assert len(landing.drops) + len(landing.problems) == 1
+    for problem in landing.problems:
+        assert problem.reason.isprintable()
+    for drop in landing.drops:
+        json.dumps(drop.extra, allow_nan=False, ensure_ascii=False).encode()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(
+        st.binary(max_size=20)
+        | st.dictionaries(st.sampled_from([*ROWS[0], "score"]), JSON, max_size=2).map(
+            lambda change: json.dumps({**ROWS[0], "score": 1, **change}).encode()
+        ),
+        max_size=5,
+    ),
+    st.sampled_from(["clip_tone", "clip_popularity"]),
+)
+def test_of_any_label_file_each_row_is_used_or_refused_in_one_line(
+    tmp_path: Path, lines: list[bytes], task: str
+) -> None:
+    (tmp_path / "labels").mkdir(exist_ok=True)
+    (tmp_path / "labels" / f"{task}.jsonl").write_bytes(b"\n".join(lines))
+    rows = sum(1 for line in b"\n".join(lines).split(b"\n") if line.strip())
+    try:
+        labels = LandingZone(uri=str(tmp_path)).labels(task)
+    except BadInput:
+        return  # no row can be used
+    assert labels is not None
+    assert len(labels.rows) + labels.refused_rows == rows
+    assert all(str(refused).isprintable() for refused in labels.refused)
 
 
 def write_pairs(root: Path, *lines: Any, name: str = "a.jsonl") -> None:
@@ -539,10 +717,9 @@ def test_titles_labels_and_captioned_clips_land_from_s3_as_from_a_folder(bucket:
     for name in ("../u/film.mp4", "extras/second.mp4", "missing.mp4"):
         with pytest.raises(BadInput), zone.local(drop, name):
             pass
-    assert zone.label_files() == {"clip_tone": "s3://films/in/labels/clip_tone.jsonl"}
-    frame = zone.labels("clip_tone")
-    assert frame is not None
-    assert frame.to_dicts() == ROWS[:1]
+    labels = zone.labels("clip_tone")
+    assert labels is not None
+    assert labels.rows.to_dicts() == ROWS[:1]
     (clip,) = zone.captioned_clips() or []
     assert (clip.caption, clip.video) == ("A film.", "clip.mp4")
     assert zone.video_sha256(clip) == hashlib.sha256(b"clip").hexdigest()

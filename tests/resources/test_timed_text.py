@@ -245,9 +245,41 @@ def test_ttml_that_declares_entities_is_refused_and_opens_nothing(
     assert "the secret" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "reason"),
+    [
+        ('tickRate="0"', 'says tickRate="0", which must be a whole number of ticks'),
+        ('frameRate="0"', 'says frameRate="0"'),
+        ('frameRateMultiplier="1 0"', 'says frameRateMultiplier="1 0"'),
+        ('timeBase="clock"', "clock times say nothing"),
+        ('dropMode="dropPAL"', "must be nonDrop or dropNTSC"),
+    ],
+)
+def test_ttml_with_a_clock_that_cannot_be_read_says_which(tmp_path: Path, parameter: str, reason: str) -> None:
+    document = f'<tt xmlns="http://www.w3.org/ns/ttml" xmlns:ttp="http://www.w3.org/ns/ttml#parameter" ttp:{parameter}>'
+    with pytest.raises(BadInput) as refused:
+        cues_of(tmp_path, document + '<body><div><p begin="5t" end="9t">a</p></div></body></tt>', "film.ttml")
+    assert reason in str(refused.value)
+    assert "Error" not in str(refused.value)
+
+
+def test_ttml_whose_sequence_goes_on_after_an_endless_paragraph_is_refused_in_words(tmp_path: Path) -> None:
+    endless = '<div timeContainer="seq"><p>a</p><p begin="1s">b</p></div>'
+    with pytest.raises(BadInput, match=r"film\.ttml is not TTML that can be read: its elements, or their times"):
+        cues_of(tmp_path, TTML.format(endless), "film.ttml")
+
+
+@pytest.mark.parametrize(
+    "style", ['tts:fontSize="big"', 'tts:ruby="x"', 'tts:color="" tts:origin="0"', 'xml:space="x"', 'region="nowhere"']
+)
+def test_a_style_that_cannot_be_read_costs_no_dialogue(tmp_path: Path, style: str) -> None:
+    body = f'<div {style}><p {style} begin="1s" end="2s">a <metadata/>b <span {style}>c</span></p></div>'
+    assert cues_of(tmp_path, TTML.format(body), "film.ttml") == [(1.0, 2.0, "a b c")]
+
+
 def test_ttml_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
     deep = "<span>" * 20_000 + "x" + "</span>" * 20_000
-    with pytest.raises(BadInput, match=r"film\.ttml"):
+    with pytest.raises(BadInput, match=r"film\.ttml nests its elements more than 100 deep"):
         cues_of(tmp_path, TTML.format(f'<div><p begin="1s" end="2s">{deep}</p></div>'), "film.ttml")
 
 

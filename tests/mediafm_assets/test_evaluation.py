@@ -1,0 +1,140 @@
+"""Labels and probes: labels follow their file, and what cannot be used is named and stops nothing else."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from mediafm_assets.evaluation import labels_to_do, labels_version
+from mediafm_assets.headless import driver
+from resources.landing import LandingZone
+
+from .conftest import Places
+
+Materialise = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def materialise() -> Materialise:
+    """Runs one asset as the command does, and returns what came of it."""
+
+    def run(asset: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
+        with driver() as work:
+            return work.job.execute_in_process(
+                instance=work.instance,
+                asset_selection=[dg.AssetKey(asset)],
+                partition_key=partition,
+                raise_on_error=False,
+            )
+
+    return run
+
+
+def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    (event,) = result.get_asset_materialization_events()
+    return {name: value.value for name, value in event.materialization.metadata.items()}
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_refused_rows_are_named_and_the_others_are_stored(places: Places, materialise: Materialise) -> None:
+    file = places.landing / "labels" / "clip_tone.jsonl"
+    rows = rows_of(file)
+    write_rows(file, [rows[0] | {"end_s": -1}, *rows[1:], rows[1]])
+    result = materialise("clip_labels", "clip_tone")
+    assert result.success
+    said = metadata_of(result)
+    assert said["refused_rows"] == 2
+    assert said["refused"][0].startswith("clip_tone.jsonl, line 1: ")
+    assert f"line {len(rows) + 1}: " in said["refused"][1]
+    (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "every_row_usable"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "clip_tone.jsonl, line 1: " in (check.description or "")
+    assert len(places.lake.read("clip_labels", task="clip_tone")) == len(rows) - 1
+
+
+def test_labels_go_with_their_file_and_the_probes_no_longer_see_them(places: Places, materialise: Materialise) -> None:
+    before = places.lake.read("probe_metrics", **newest_encoder(places))
+    assert before.filter(task="clip_tone")["n_clips"].min() > 0
+    (places.landing / "labels" / "clip_tone.jsonl").unlink()
+    result = materialise("clip_labels", "clip_tone")
+    assert result.success
+    assert metadata_of(result)["dagster/row_count"] == 0
+    assert ("clip_tone",) not in places.lake.data_versions("clip_labels")
+    assert materialise("probe_metrics").success
+    after = places.lake.read("probe_metrics", **newest_encoder(places))
+    assert after.filter(task="clip_tone")["n_clips"].max() == 0
+    same = ["representation", "value", "n_clips"]
+    for task in ("clip_popularity", "clip_retrieval"):
+        assert after.filter(task=task).select(same).equals(before.filter(task=task).select(same))
+
+
+def test_a_label_file_that_cannot_be_used_at_all_fails_and_leaves_the_labels_before_it(
+    places: Places, materialise: Materialise
+) -> None:
+    before = places.lake.read("clip_labels", task="clip_tone")
+    (places.landing / "labels" / "clip_tone.jsonl").write_text("nonsense\n")
+    result = materialise("clip_labels", "clip_tone")
+    assert not result.success
+    assert places.lake.read("clip_labels", task="clip_tone").equals(before)
+
+
+def test_what_is_to_be_done_about_labels_shows_in_their_file_and_the_stored_version(tmp_path: Path) -> None:
+    landing = LandingZone(uri=str(tmp_path))
+    assert labels_to_do(landing, "clip_tone", None) == ("nothing", None, None)
+    assert labels_to_do(landing, "clip_tone", "old") == ("remove", None, None)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "clip_tone.csv").write_text("x")
+    fingerprint = landing.label_fingerprint("clip_tone")
+    assert labels_to_do(landing, "clip_tone", None) == ("write", fingerprint, None)
+    assert labels_to_do(landing, "clip_tone", "old") == ("write", fingerprint, None)
+    assert labels_to_do(landing, "clip_tone", labels_version(fingerprint)) == ("nothing", fingerprint, None)
+    (tmp_path / "labels" / "clip_tone.jsonl").write_text("x")
+    action, fingerprint, problem = labels_to_do(landing, "clip_tone", "old")
+    assert (action, fingerprint) == ("problem", None)
+    assert "keep one file" in (problem or "")
+    assert labels_to_do(landing, "clip_genre", None).action == "nothing"
+
+
+def test_clips_outside_of_their_film_or_of_no_title_are_listed_and_stop_no_probe(
+    places: Places, materialise: Materialise
+) -> None:
+    file = places.landing / "labels" / "clip_tone.jsonl"
+    rows = rows_of(file)
+    title = rows[0]["title_id"]
+    end_s = places.lake.read("titles", title_id=title)["duration_s"][0]
+    changes = [
+        {"clip_id": "beyond", "start_s": end_s + 100, "end_s": end_s + 101},
+        {"clip_id": "starts at the end", "start_s": end_s, "end_s": end_s + 0.5},
+        {"clip_id": "too long", "start_s": 0, "end_s": end_s + 5},
+        {"clip_id": "rounded up", "start_s": 0, "end_s": end_s + 0.5},
+        {"clip_id": "unknown", "title_id": "no-such-title"},
+    ]
+    write_rows(file, [*rows, *({**rows[0], **change} for change in changes)])
+    assert materialise("clip_labels", "clip_tone").success
+    result = materialise("probe_metrics")
+    assert result.success
+    said = metadata_of(result)
+    assert said["unused_clips"] == 4
+    assert [sentence.split(" of ")[0] for sentence in said["unused"]] == [
+        "clip_tone: beyond",
+        "clip_tone: starts at the end",
+        "clip_tone: too long",
+    ]
+    assert all(f" of {title}: " in sentence and "lies outside of its film" in sentence for sentence in said["unused"])
+    assert (said["unknown_titles"], said["unknown_titles_count"]) == (["no-such-title"], 1)
+    metrics = places.lake.read("probe_metrics", **newest_encoder(places))
+    assert set(metrics.filter(task="clip_tone")["n_clips"]) == {len(rows) + 1}
+
+
+def newest_encoder(places: Places) -> dict[str, str]:
+    return {"encoder_version": max(version for (version,) in places.lake.data_versions("encoder"))}
