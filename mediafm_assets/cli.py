@@ -5,6 +5,7 @@ could not be landed, 2 for wrong usage or configuration.
 """
 
 import argparse
+import fcntl
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from typing import NoReturn
 import dagster as dg
 
 from mediafm_assets.profiles import PROJECT, ConfigurationError, dagster_home
+from mediafm_assets.versions import RECIPES
 from resources.errors import BadInput, Unavailable, printable
 
 
@@ -35,6 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
     training = materialize.add_mutually_exclusive_group()
     training.add_argument("--train", action="store_const", const=True, default=None, help="train an encoder now")
     training.add_argument("--no-train", dest="train", action="store_const", const=False, help="train none now")
+    materialize.add_argument(
+        "--force", action="append", default=[], metavar="TABLE", choices=RECIPES, help="make this table again"
+    )
+    verify = commands.add_parser("verify", help="look for lost and damaged data files; materialize makes them again")
+    verify.add_argument("--title", action="append", default=[], metavar="ID", help="only of this title")
+    verify.add_argument("--deep", action="store_true", help="compare contents too, which reads every byte")
     land = commands.add_parser(
         "land", help="check a title folder and copy it to the landing zone, title.json last; then materialize or the UI"
     )
@@ -57,9 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
             return demo()
         if options.command == "land":
             return land_title(options.folder, options.id, options.title)
-        from mediafm_assets.headless import materialize as run
+        from mediafm_assets import headless
 
-        return run(options.title, options.train)
+        if options.command == "verify":
+            return headless.verify(options.title, options.deep)
+        return headless.materialize(options.title, options.train, options.force)
     except (ConfigurationError, Unavailable) as error:
         print(f"mediafm: {error}", file=sys.stderr)
         return 2
@@ -95,6 +105,9 @@ def prepare_instance() -> None:
     os.environ["DAGSTER_HOME"] = str(home)
     if not (home / "dagster.yaml").exists():
         shutil.copyfile(PROJECT / "dagster.yaml", home / "dagster.yaml")
+    with (home / "storage.lock").open("w") as lock:  # two calls at once would both create Dagster's databases
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        dg.DagsterInstance.get().dispose()
 
 
 def open_ui(port: int) -> NoReturn:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from mediafm_assets import checks, embeddings, evaluation, ingest, seqclip, training
+from mediafm_assets import checks, embeddings, evaluation, ingest, maintenance, seqclip, training
 from mediafm_assets.materialise import title_assets
 from mediafm_assets.profiles import resources, shaping
 from mediafm_assets.sensors import automation, landing_sensor
@@ -20,11 +20,13 @@ def defs() -> dg.Definitions:
         *seqclip.build(configured["seqclip_config"]),
         evaluation.label_files,
         *evaluation.ASSETS,
+        maintenance.maintenance,
     ]
     return dg.Definitions(
         assets=assets,
         asset_checks=checks.CHECKS,
         sensors=[landing_sensor, automation],
+        schedules=[maintenance.weekly_maintenance],
         resources=configured,
         # A process for each step would load the models again; trainings have processes of their own all the same.
         executor=dg.in_process_executor,

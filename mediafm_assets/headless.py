@@ -13,10 +13,10 @@ import dagster as dg
 
 from mediafm_assets.adoption import adopt
 from mediafm_assets.definitions import defs
-from mediafm_assets.evaluation import labels_version, metrics_version
-from mediafm_assets.materialise import preflight
+from mediafm_assets.evaluation import labels_to_do, metrics_version
+from mediafm_assets.materialise import FORCED, preflight
 from mediafm_assets.partitions import TASKS
-from mediafm_assets.plan import GAP, Batch, batches, lacking, training_due
+from mediafm_assets.plan import GAP, Batch, batches, discard_damaged, lacking, training_due, with_siblings
 from mediafm_assets.profiles import ConfigurationError, resources, shaping
 from mediafm_assets.progress import progress_bar, progress_logger
 from mediafm_assets.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
@@ -74,9 +74,9 @@ class Driver:
             self.failures += found or [f"{partition or assets[0]}: run {result.run_id} failed; see it in the UI"]
         return result.success
 
-    def make_titles(self, batch: Batch) -> None:
-        """Make what the batch's titles lack; failures are collected."""
-        result = self.run(batch.tables, batch.tags)
+    def make_titles(self, batch: Batch, force: Sequence[str]) -> None:
+        """Make what the batch's titles lack, and the tables to `force`; failures are collected."""
+        result = self.run(batch.tables, batch.tags | ({FORCED: ",".join(force)} if force else {}))
         if result.success:
             return
         failed = self.catalogue().failures
@@ -114,25 +114,39 @@ def root_cause(error: Any) -> str:
     return str(error.message).strip()
 
 
-def materialize(only: Sequence[str], train: bool | None) -> int:
+def materialize(only: Sequence[str], train: bool | None, force: Sequence[str] = ()) -> int:
     """Materialise what is missing or stale; see the command's help. Returns the exit status.
 
-    Of some titles only, nothing else is made unless a training is asked for.
+    only:  of these titles; then nothing else is made unless a training is asked for.
+    force: per-title tables that are made again though they are fresh.
     """
     with driver() as work:
         drops = registered_drops(work, only)
         if only and not drops:
             return report(work, 0)
+        for sentence in discard_damaged(work.lake):
+            print(sentence, flush=True)
         adopt(work.instance, work.catalogue())
         if not only:
             for task in TASKS:
                 materialise_labels(work, task)
-        materialise_titles(work, drops, only)
+        materialise_titles(work, drops, only, force)
         if should_train(work, train, only) and train_encoder(work):
             materialise_titles(work, drops, ())
         if not only or train:
             materialise_metrics(work)
         return report(work, len(drops))
+
+
+def verify(only: Sequence[str], deep: bool) -> int:
+    """Look for lost and damaged data files. Returns the exit status: 1 when there are some."""
+    with driver() as work:
+        titles: list[str | None] = [*only] or [None]
+        found = [sentence for title in titles for sentence in discard_damaged(work.lake, deep=deep, title_id=title)]
+    for sentence in found:
+        print(sentence, file=sys.stderr)
+    print(f"{len(found)} damaged partitions" + ("; mediafm materialize makes them again" if found else ""))
+    return 1 if found else 0
 
 
 @contextmanager
@@ -172,7 +186,7 @@ def registered_drops(work: Driver, only: Sequence[str]) -> list[Drop]:
     return drops
 
 
-def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str]) -> None:
+def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str], force: Sequence[str] = ()) -> None:
     """Make what the drops' titles lack, and, unless there is an `only`, what the other titles of the lake lack too. A
     title that failed in this call is not tried again; one that failed in an earlier call is."""
     catalogue = work.catalogue()
@@ -181,6 +195,8 @@ def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str])
     fingerprints = {drop.title_id: drop.drop_fingerprint for drop in drops}
     among = [title for title in keys if title not in work.failed and (not only or title in fingerprints)]
     wanted = lacking(catalogue, fingerprints, among)
+    if force:
+        wanted = {title: with_siblings([*wanted.get(title, ()), *force]) for title in among}
     if not wanted:
         return
     most = work.resources["titles_per_run"]
@@ -191,19 +207,18 @@ def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str])
     with progress_bar(len(wanted), "titles") as bar:
         done = 0
         for batch in batches(keys, wanted, most, gap=0 if only else GAP):
-            work.make_titles(batch)
+            work.make_titles(batch, force)
             done += len(batch.titles)
             bar.update(done - bar.n)
 
 
 def materialise_labels(work: Driver, task: str) -> None:
-    try:
-        fingerprint = work.landing.label_fingerprint(task)
-    except BadInput as error:
-        work.failures.append(f"{task}: landing: {error}")
-        return
-    if fingerprint and work.catalogue().stored_in("clip_labels").get((task,)) != labels_version(fingerprint):
-        work.instance.report_runless_asset_event(landed("label_files", task, fingerprint))
+    todo = labels_to_do(work.landing, task, work.catalogue().stored_in("clip_labels").get((task,)))
+    if todo.problem:
+        work.failures.append(f"{task}: landing: {todo.problem}")
+    if todo.action in ("write", "remove"):
+        if todo.fingerprint:
+            work.instance.report_runless_asset_event(landed("label_files", task, todo.fingerprint))
         work.make(["clip_labels"], task)
 
 

@@ -17,7 +17,7 @@ import dagster as dg
 
 from mediafm_assets.graph import CONTRACT, SHAPING, TITLE_RESOURCES, code_version, contract_spec, title_spec
 from mediafm_assets.versions import RECIPES, Catalogue, Shaping, dependencies
-from resources.errors import BadInput, Unavailable
+from resources.errors import BadInput, Unavailable, one_line
 from resources.lake import ContractError, DeltaLake
 from resources.landing import LandingZone
 from resources.tables import TABLES, violations
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 PLANNED = "mediafm/planned"
 """Tag of runs that nobody asked for by hand: they leave out titles that failed before and have not changed since."""
+
+FORCED = "mediafm/forced"
+"""Tag of runs that make the named tables again (separated by commas) though they are fresh."""
 
 SHOWN = 20
 """Failed titles named in a run's failure; the table `failures` has them all."""
@@ -150,6 +153,8 @@ def make(context: dg.AssetExecutionContext, run: TitleRun, stage: Stage, title_i
     started = time.monotonic()
     run.notes.clear()
     stale = stale_tables(run, stage, title_id)
+    if set(stage.tables) & set(context.run.tags.get(FORCED, "").split(",")):
+        stale = list(stage.tables)
     rows_of: dict[str, int] = {}
     if stale:
         for table, rows in stage.compute(run, title_id):
@@ -287,7 +292,7 @@ def preflight(resources: Mapping[str, Any]) -> list[str]:
 
 def explain(error: Exception) -> str:
     """The reason that people read: our own errors speak for themselves, anything else is named by its type."""
-    return str(error) if isinstance(error, BadInput | Unavailable) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, BadInput | Unavailable) else one_line(f"{type(error).__name__}: {error}")
 
 
 def catalogue_of(context: Any) -> Catalogue:

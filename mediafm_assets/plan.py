@@ -12,6 +12,7 @@ import dagster as dg
 from mediafm_assets.training import trained_on
 from mediafm_assets.versions import RECIPES, Catalogue
 from resources.lake import DeltaLake
+from resources.tables import TABLES
 
 TITLE_TABLES = ("titles", *RECIPES)
 
@@ -65,10 +66,26 @@ def lacking(catalogue: Catalogue, fingerprints: Mapping[str, str], among: Iterab
     return found
 
 
+def discard_damaged(lake: DeltaLake, *, deep: bool = False, title_id: str | None = None) -> list[str]:
+    """Take partitions whose files are lost or damaged out of their tables: they are missing now, and are made again.
+    Returns a sentence for each.
+
+    deep: compare contents too, not only whether each file is there in its size.
+    """
+    found = []
+    for table, declared in TABLES.items():
+        if title_id is not None and "title_id" not in declared.partition_by:
+            continue
+        partition = {"title_id": title_id} if title_id is not None else None
+        for key, reason in lake.discard_damaged(table, partition, deep=deep).items():
+            found.append(f"{table} of {', '.join(map(str, key))} is damaged and will be made again: {reason}")
+    return found
+
+
 def with_siblings(tables: Iterable[str]) -> list[str]:
     """Shots and their frames are made in one go."""
     wanted, together = set(tables), {"shots", "shot_frames"}
-    return [table for table in RECIPES if table in wanted | (together if together & wanted else set())]
+    return [table for table in TITLE_TABLES if table in wanted | (together if together & wanted else set())]
 
 
 def batches(keys: Sequence[str], wanted: Mapping[str, Sequence[str]], most: int, gap: int = GAP) -> Iterator[Batch]:

@@ -9,11 +9,11 @@ import dagster as dg
 import psutil
 
 from mediafm_assets.adoption import adopt
-from mediafm_assets.evaluation import labels_version, metrics_version
+from mediafm_assets.evaluation import labels_to_do, metrics_version
 from mediafm_assets.graph import TITLE_RESOURCES
 from mediafm_assets.materialise import PLANNED, catalogue_of, write_failure
 from mediafm_assets.partitions import TASKS, titles_partitions
-from mediafm_assets.plan import UNFINISHED, Batch, batches, lacking, titles_of, training_due
+from mediafm_assets.plan import UNFINISHED, Batch, batches, discard_damaged, lacking, titles_of, training_due
 from mediafm_assets.versions import Catalogue, digest
 from resources.errors import BadInput
 from resources.lake import DeltaLake
@@ -136,7 +136,9 @@ def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     instance = context.instance
     end_runs_of_dead_processes(instance)
     memory = Memory.from_cursor(context.cursor)
-    drops, labels, _ = seen_now(context.resources.landing)
+    for sentence in discard_damaged(lake):
+        context.log.warning(sentence)
+    drops, _, _ = seen_now(context.resources.landing)
     keys = instance.get_dynamic_partitions("titles")
     catalogue = catalogue_of(context)
     catalogue.read_all_titles()
@@ -152,10 +154,7 @@ def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     alone = {title: wanted.pop(title) for title in memory.deaths if title in wanted}
     runs = [*batches(keys, wanted, int(context.resources.titles_per_run)), *batches(keys, alone, 1)]
     requests = [request_of(batch) for batch in runs]
-    requests += [
-        dg.RunRequest(f"clip_labels:{task}:{version}", asset_selection=[dg.AssetKey("clip_labels")], partition_key=task)
-        for task, version in stale_labels(catalogue, labels).items()
-    ]
+    requests += label_requests(catalogue, context.resources.landing)
     if not requests and not running:
         requests = model_requests(catalogue, lake)
     cursor = memory.to_cursor()
@@ -186,11 +185,16 @@ def model_requests(catalogue: Catalogue, lake: DeltaLake) -> list[dg.RunRequest]
     return []
 
 
-def stale_labels(catalogue: Catalogue, labels: Mapping[str, str]) -> dict[str, str]:
-    """The tasks whose label file is not what `clip_labels` holds, each with the version that it would get."""
-    stored = catalogue.stored_in("clip_labels")
-    wanted = {task: labels_version(fingerprint) for task, fingerprint in labels.items()}
-    return {task: version for task, version in wanted.items() if stored.get((task,)) != version}
+def label_requests(catalogue: Catalogue, landing: LandingZone) -> list[dg.RunRequest]:
+    """The tasks whose labels are not what their file says. Each change is asked for once, by its run key."""
+    requests = []
+    for task in TASKS:
+        stored = catalogue.stored_in("clip_labels").get((task,))
+        todo = labels_to_do(landing, task, stored)
+        if todo.action in ("write", "remove"):
+            change = f"clip_labels:{task}:{stored}:{todo.fingerprint}"
+            requests.append(dg.RunRequest(change, asset_selection=[dg.AssetKey("clip_labels")], partition_key=task))
+    return requests
 
 
 @dataclass

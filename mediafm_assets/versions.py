@@ -135,7 +135,7 @@ class Catalogue:
 
     def read_all_titles(self) -> None:
         """Read the whole table `titles` at once, before many titles are asked for one by one."""
-        self._titles |= {row["title_id"]: row for row in self._lake.scan("titles").collect().iter_rows(named=True)}
+        self._titles |= {row["title_id"]: row for row in self._lake.read_whole("titles").iter_rows(named=True)}
 
     def title(self, title_id: str) -> Mapping[str, Any] | None:
         """The title's row in `titles`; None when it is not registered."""
@@ -155,7 +155,7 @@ class Catalogue:
     @cached_property
     def failures(self) -> Mapping[str, Mapping[str, Any]]:
         """The titles that could not be finished the last time, each with its row in `failures`."""
-        return {row["title_id"]: row for row in self._lake.scan("failures").collect().iter_rows(named=True)}
+        return {row["title_id"]: row for row in self._lake.read_whole("failures").iter_rows(named=True)}
 
     @cached_property
     def labelled_titles(self) -> frozenset[str]:
