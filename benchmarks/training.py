@@ -122,6 +122,18 @@ def product_ms(dtype: torch.dtype) -> float:
     return 1000 * min(seconds(lambda: square @ wide) for _ in range(20))
 
 
+def muon_seconds(config: Config) -> tuple[float, float]:
+    """Of one step over the encoder's hidden matrices: this project's Muon, and PyTorch's; the second step of each."""
+    encoder = Encoder(config).to(DEVICE)
+    hidden = parameter_groups(encoder)["hidden"]
+    for _, matrix in hidden:
+        matrix.grad = torch.randn_like(matrix)
+    pytorchs = torch.optim.Muon(hidden, adjust_lr_fn="match_rms_adamw")
+    made = (optimizers(encoder, config)["muon"], pytorchs)
+    ours, theirs = [seconds(optimizer.step) for _ in range(2) for optimizer in made][2:]
+    return ours, theirs
+
+
 def flops(config: Config, batch: Batch) -> float:
     """Of one forward and backward pass: 6 per weight and token that it is used for (4 where the input needs no
     gradient), and in attention 12 x hidden x query x key; the softmax, norms and GELUs are not counted. The last
@@ -181,6 +193,8 @@ def main() -> None:
     print(f"{name}; torch {torch.__version__}, {torch.get_num_threads()} threads, {DTYPE}")
     times = {dtype: product_ms(dtype) for dtype in (torch.bfloat16, torch.float32)}
     print("256 x 256 by 256 x 1024: " + ", ".join(f"{ms:.2f} ms in {dtype}" for dtype, ms in times.items()))
+    mine, pytorchs = muon_seconds(Config.embedded())
+    print(f"Muon, embedded preset: {mine:.3f} s a step, PyTorch's {pytorchs:.3f} s: {pytorchs / mine:.1f} x")
 
     with tempfile.TemporaryDirectory() as folder:
         middle = dataclasses.replace(
