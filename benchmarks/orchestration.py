@@ -1,11 +1,11 @@
-"""What Dagster costs beside the work: many tiny titles landed at once, through `mediafm materialize`, against the same work
-without Dagster and against Dagster's own floor (the events alone).
+"""What Dagster costs beside the work: many tiny titles landed at once, through `mediafm materialize`, beside the same
+stages without Dagster and beside Dagster's own floor (the events alone).
 
     python benchmarks/orchestration.py [--titles 200] [--bad 10]
 
-Prints orchestration per title and asset (the run's time less the time of the same stages called directly), the floor
-(planned and materialised events of as many partitions, measured beside it), and the number of runs. Of the titles, --bad
-are not films: the others must finish.
+Prints orchestration per title and asset (the command's time less that of the same stages called directly), the floor
+(planned and materialised events of as many partitions) and the number of runs. Of the titles, --bad are not films: the
+others must finish.
 """
 
 import argparse

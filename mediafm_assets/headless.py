@@ -21,7 +21,7 @@ from mediafm_assets.profiles import ConfigurationError, resources, shaping
 from mediafm_assets.progress import progress_bar, progress_logger
 from mediafm_assets.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
 from mediafm_assets.versions import Catalogue
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line
 from resources.lake import DeltaLake
 from resources.landing import Drop, LandingZone
 
@@ -111,7 +111,7 @@ def reasons(result: dg.ExecuteInProcessResult, partition: str | None) -> Iterato
 def root_cause(error: Any) -> str:
     while error.cause:
         error = error.cause
-    return str(error.message).strip()
+    return one_line(error.message)
 
 
 def materialize(only: Sequence[str], train: bool | None, force: Sequence[str] = ()) -> int:

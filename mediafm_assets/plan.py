@@ -16,6 +16,10 @@ from resources.tables import TABLES
 
 TITLE_TABLES = ("titles", *RECIPES)
 
+NEED_THE_DROP = {"titles"} | {
+    table for table, recipe in RECIPES.items() if {"media", "sound", "timed_text"} & set(recipe.inputs)
+}
+
 GROWTH_BEFORE_TRAINING = 0.1
 """A catalogue that has grown by this share since the last training is trained on again."""
 
@@ -52,7 +56,7 @@ def lacking(catalogue: Catalogue, fingerprints: Mapping[str, str], among: Iterab
     """The tables that each title lacks, in the order in which they are made.
 
     fingerprints: of the drops in the landing zone. Of a new or changed drop, what else is stale shows only when
-    `titles` is made, so it is given all tables.
+    `titles` is made, so it is given all tables. A title whose drop is gone is left out where the drop is needed.
     """
     found = {}
     for title_id in among:
@@ -61,7 +65,7 @@ def lacking(catalogue: Catalogue, fingerprints: Mapping[str, str], among: Iterab
             tables = [table for table in TITLE_TABLES if contextual or table != "contextual_embeddings"]
         else:
             tables = with_siblings(catalogue.stale(title_id))
-        if tables:
+        if tables and (title_id in fingerprints or not NEED_THE_DROP & set(tables)):
             found[title_id] = tables
     return found
 

@@ -68,11 +68,12 @@ def landing_sensor(context: dg.SensorEvaluationContext, landing: LandingZone) ->
     before = json.loads(context.cursor) if context.cursor else {"drops": {}, "labels": {}, "problems": []}
     new_drops = changed(drops, before["drops"])[:TITLES_PER_TICK]
     new_labels = changed(labels, before["labels"])
-    if not new_drops and not new_labels and problems == before["problems"]:
+    same_tasks = labels.keys() == before["labels"].keys()
+    if not new_drops and not new_labels and same_tasks and problems == before["problems"]:
         return dg.SkipReason("nothing new" + (f"; {len(problems)} drops cannot be used" if problems else ""))
     known = {
         "drops": {**before["drops"], **{title: drops[title] for title in new_drops}},
-        "labels": {**before["labels"], **{task: labels[task] for task in new_labels}},
+        "labels": labels,
         "problems": problems,
     }
     told = {
@@ -138,7 +139,7 @@ def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     memory = Memory.from_cursor(context.cursor)
     for sentence in discard_damaged(lake):
         context.log.warning(sentence)
-    drops, _, _ = seen_now(context.resources.landing)
+    drops = {drop.title_id: drop.drop_fingerprint for drop in context.resources.landing.look().drops}
     keys = instance.get_dynamic_partitions("titles")
     catalogue = catalogue_of(context)
     catalogue.read_all_titles()

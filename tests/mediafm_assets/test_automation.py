@@ -149,7 +149,7 @@ def test_a_title_that_fails_is_not_requested_again_until_its_drop_changes(places
         put(folder / "film.mp4", good.read_bytes())
         (request,) = run_requests(tick_automation(instance, first.cursor))
         assert launch(instance, request).success
-        assert requested(tick_automation(instance, first.cursor)) == {}
+        assert "zz-bad" not in requested(tick_automation(instance, first.cursor))
     assert ("zz-bad",) not in places.lake.data_versions("failures")
 
 
@@ -188,6 +188,19 @@ def test_a_new_encoder_requests_contextual_embeddings_of_all_titles_in_one_run(p
         assert requested(result) == {f"{titles[0]} to {titles[-1]}": {"contextual_embeddings"}}
         assert launch(instance, run_requests(result)[0]).success
         assert requested(tick_automation(instance)) == {}
+
+
+def test_a_title_whose_film_is_gone_is_left_alone_where_the_film_is_needed(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        titles = land(instance, places)
+        shutil.rmtree(places.landing / "titles" / titles[0])
+        monkeypatch.setenv("MEDIAFM_DETECTOR", "adaptive")
+        assert f"{titles[1]} to {titles[-1]}" in requested(tick_automation(instance))
+        monkeypatch.setenv("MEDIAFM_DETECTOR", "transnetv2")
+        monkeypatch.setenv("MEDIAFM_FUSION", "as_published")
+        assert requested(tick_automation(instance)) == {f"{titles[0]} to {titles[-1]}": {"fused_embeddings"}}
 
 
 def test_another_configuration_requests_what_it_shapes_and_what_follows(
@@ -354,7 +367,7 @@ def test_every_asset_shows_owner_kind_group_description_and_columns(empty_places
         assert spec.owners, spec.key
         assert spec.group_name != "default", spec.key
         assert spec.description, spec.key
-        if spec.key.path[-1] not in ("drops", "label_files", "seqclip"):  # these are no tables
+        if spec.key.path[-1] not in ("drops", "label_files", "seqclip", "maintenance"):  # these are no tables
             assert {"deltalake"} <= spec.kinds
             assert spec.metadata["dagster/column_schema"].columns
 

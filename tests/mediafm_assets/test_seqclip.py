@@ -18,6 +18,7 @@ import pytest
 from mediafm_assets.cli import main
 from mediafm_assets.definitions import defs
 from mediafm_assets.profiles import resources
+from mediafm_assets.sensors import automation
 from resources.video_encoders import VideoEncoder
 from tests.mediafm_assets.conftest import Places
 from tests.resources.checkpoints import save_clip, save_siglip2, save_wav2vec
@@ -167,7 +168,7 @@ def test_captions_of_what_the_lake_does_not_hold_are_refused_with_file_and_line(
     write_pairs(fine_tuning, known, {**known, "title_id": "nobody"})
     assert "materialise them first: nobody (pairs/clips.jsonl, line 2)" in failure(materialise())
     write_pairs(fine_tuning, known, {**known, "video": "../titles/x/film.mp4", "title_id": None})
-    assert "pairs/clips.jsonl, line 2: '../titles/x/film.mp4' is not a plain file name" in failure(materialise())
+    assert 'pairs/clips.jsonl, line 2: "../titles/x/film.mp4" is not a plain file name' in failure(materialise())
     write_pairs(fine_tuning, known)
     assert "captions of 1 titles" in failure(materialise())
     monkeypatch.setenv("MEDIAFM_FRAMES_PER_SHOT", "4")
@@ -254,9 +255,9 @@ def processes_with(argument: str) -> list[bytes]:
 
 def test_it_is_made_on_demand_only(finished: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     finished.use(monkeypatch)
-    conditions = {spec.key.to_user_string(): spec.automation_condition for spec in defs().resolve_all_asset_specs()}
-    assert conditions["encoder"] is not None
-    assert conditions["seqclip"] is None
     with dg.DagsterInstance.get() as instance:
         assert instance.get_latest_materialization_event(dg.AssetKey("encoder"))
         assert instance.get_latest_materialization_event(dg.AssetKey("seqclip")) is None
+        with dg.build_sensor_context(instance, definitions=defs(), resources=resources()) as context:
+            requests = automation.evaluate_tick(context).run_requests or []
+    assert dg.AssetKey("seqclip") not in {key for request in requests for key in request.asset_selection}
