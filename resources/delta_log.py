@@ -169,8 +169,8 @@ class DeltaLog:
             return
         # The stamp first: of a table that is made anew meanwhile, it is then the older one's.
         stamp = self._stamp_of(table.version())
-        for *key, path, size, rows, low, high in _added(table, self._partition_by):
-            self._put(tuple(key), File(path, size, rows or 0, low if low == high and low else ""))
+        for key, file in _added(table, self._partition_by):
+            self._put(key, file)
         self._schema = pa.schema(table.schema().to_arrow())
         self._plain = table.protocol().min_writer_version <= PLAIN_WRITER
         self._version, self._stamp = table.version(), stamp
@@ -189,8 +189,9 @@ class DeltaLog:
         self._drop(keys, remove["path"])
 
     def _put(self, key: Key, file: File) -> None:
-        self._files[key] = (*self._files.get(key, ()), file)
-        self._data_versions[key] = _common_version(self._files[key])
+        others = self._files.get(key, ())
+        self._files[key] = (*others, file)
+        self._data_versions[key] = _common_version(self._files[key]) if others else file.version
 
     def _drop(self, keys: Sequence[Key], path: str) -> None:
         for key in keys:
@@ -315,14 +316,16 @@ def _stamp(info: os.stat_result) -> tuple[int, int, int]:
     return info.st_ino, info.st_mtime_ns, info.st_size
 
 
-def _added(table: "DeltaTable", partition_by: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Partition values, path, size, rows, lowest and highest data version of each of the table's files."""
+def _added(table: "DeltaTable", partition_by: Sequence[str]) -> Iterator[tuple[Key, File]]:
+    """Each of the table's files with the values of its partition."""
     import polars as pl
 
     files = pl.DataFrame(table.get_add_actions(flatten=True))
-    own = ["path", "size_bytes", "num_records"]
-    texts = [f"partition.{name}" for name in partition_by], ["min.data_version", "max.data_version"]
-    for name in (*texts[0], *texts[1]):
+    values, ends = [f"partition.{name}" for name in partition_by], ["min.data_version", "max.data_version"]
+    for name in (*values, *ends):
         if name not in files.columns:  # as long as no file has it
             files = files.with_columns(pl.lit(None, dtype=pl.String).alias(name))
-    return files.select(*texts[0], *own, *texts[1]).iter_rows()
+    low, high = pl.col(ends[0]), pl.col(ends[1])
+    version = pl.when(low == high).then(low).otherwise(pl.lit("")).fill_null("")
+    own = files.select("path", "size_bytes", pl.col("num_records").fill_null(0), version.alias("version"))
+    return zip(zip(*(files[name] for name in values), strict=True), map(File._make, own.iter_rows()), strict=True)

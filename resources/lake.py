@@ -51,7 +51,8 @@ COPIED_FROM = 100
 10,000 rows 0.05 s."""
 COPY = "_copy/rows.parquet"
 """Of a small table's rows. Readers and VACUUM leave names with an underscore alone."""
-COPIED_FILE = "file of the table"
+FILE, URI = "file of the table", "uri of the file"
+"""Columns beside the declared ones, which have no spaces."""
 
 NULLS = ("", "__HIVE_DEFAULT_PARTITION__")
 """Values of a partition column that Delta, or its readers, take for null."""
@@ -243,40 +244,48 @@ class DeltaLake(dg.ConfigurableIOManager):
         Opens the files of those partitions only. Raises PartitionMissing when there are none, Damaged when one of them
         is not as it was written.
         """
-        import polars as pl
 
         declared = TABLES[table]
         log = self._log(table)
         found = self._files_of(table, log, partition)
         if not found:
             raise PartitionMissing(f"{table} has no partition {_shown(partition)} in {self.uri}")
-        frames = [
-            self._read_file(table, log, key, file).select(list(polars_schema(table)))
-            for key, files in found.items()
-            for file in files
-        ]
-        return pl.concat(frames).sort(*declared.partition_by, *declared.key)
+        rows = self._rows_of(table, log, [(key, file) for key, files in found.items() for file in files])
+        return rows.select(list(polars_schema(table))).sort(*declared.partition_by, *declared.key)
 
-    def _read_file(self, table: str, log: DeltaLog, key: Key, file: File) -> "pl.DataFrame":
+    def _rows_of(self, table: str, log: DeltaLog, files: Sequence[tuple[Key, File]]) -> "pl.DataFrame":
+        """Their rows, with the partition's columns, and the files' paths in `FILE`."""
         import polars as pl
 
-        values = dict(zip(TABLES[table].partition_by, key, strict=True))
+        partition_by = TABLES[table].partition_by
+        uris = [self._uri_of(log, file) for _, file in files]
+        of_file = [(*key, file.path) for key, file in files]
+        columns = [
+            pl.col(URI).replace_strict(uris, values, return_dtype=pl.String).alias(name)
+            for name, values in zip((*partition_by, FILE), zip(*of_file, strict=True), strict=True)
+        ]
+        scanned = pl.scan_parquet(
+            uris,
+            glob=False,
+            hive_partitioning=False,
+            include_file_paths=URI,
+            storage_options=self.storage_options or None,
+        )
         try:
-            frame = pl.read_parquet(
-                self._uri_of(log, file),
-                glob=False,
-                hive_partitioning=False,
-                storage_options=self.storage_options or None,
-            )
+            return scanned.collect().with_columns(columns).drop(URI)
         # A cut or changed file fails in many ways, one of which is a panic of polars.
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            if reason := lake_health.damage(log, file):
-                raise Damaged(
-                    f"{table} {_shown(values)} in {self.uri} is damaged: {reason}. "
-                    "`mediafm materialize` makes it again; `mediafm verify` looks for more."
-                ) from error
+            damaged = lake_health.damages(log, [file for _, file in files], deep=False) or lake_health.damages(
+                log, [file for _, file in files], deep=True
+            )
+            for key, file in files:
+                if reason := damaged.get(file.path):
+                    values = _shown(dict(zip(partition_by, key, strict=True)))
+                    raise Damaged(
+                        f"{table} {values} in {self.uri} is damaged: {reason}. `mediafm materialize` makes it again; "
+                        "`mediafm verify` looks for more."
+                    ) from error
             raise
-        return frame.with_columns(pl.lit(value, pl.String).alias(name) for name, value in values.items())
 
     def read_whole(self, table: str) -> "pl.DataFrame":
         """All rows of a table whose rows are small, in the declared columns, in the order of partition and key.
@@ -291,18 +300,15 @@ class DeltaLake(dg.ConfigurableIOManager):
         log = self._created(table)
         names = {file.path: (key, file) for key, files in log.files({}).items() for file in files}
         copied = _copied_rows(log, table)
-        copied = copied.filter(pl.col(COPIED_FILE).is_in(list(names)))
-        missing = names.keys() - set(copied[COPIED_FILE])
-        opened = [
-            self._read_file(table, log, *names[path])
-            .select(copied.columns[:-1])
-            .with_columns(pl.lit(path).alias(COPIED_FILE))
-            for path in sorted(missing)
-        ]
-        rows = pl.concat([copied, *opened])
+        copied = copied.filter(pl.col(FILE).is_in(list(names)))
+        missing = names.keys() - set(copied[FILE])
+        rows = copied
+        if missing:
+            opened = self._rows_of(table, log, [names[path] for path in sorted(missing)])
+            rows = pl.concat([copied, opened.select(copied.columns)])
         if len(missing) >= COPIED_FROM and not self.pinned.get(table):
             _copy_rows(log, rows)
-        return rows.drop(COPIED_FILE).sort(*declared.partition_by, *declared.key)
+        return rows.drop(FILE).sort(*declared.partition_by, *declared.key)
 
     def scan(self, table: str) -> "pl.LazyFrame":
         """The whole table, lazily. A damaged file fails it when it is collected: see `discard_damaged`."""
@@ -623,7 +629,7 @@ def _copied_rows(log: DeltaLog, table: str) -> "pl.DataFrame":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    nothing = pl.DataFrame(schema={**polars_schema(table), COPIED_FILE: pl.String()})
+    nothing = pl.DataFrame(schema={**polars_schema(table), FILE: pl.String()})
     try:
         with log.store().open_input_file(COPY) as copy:
             rows = pl.DataFrame(pq.read_table(pa.BufferReader(copy.read()), page_checksum_verification=True))

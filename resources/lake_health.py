@@ -46,11 +46,6 @@ def damages(log: DeltaLog, files: Sequence[File], deep: bool) -> dict[str, str]:
     return found
 
 
-def damage(log: DeltaLog, file: File) -> str | None:
-    """What is wrong with one file, by its content; None when it is as it was written."""
-    return damages(log, [file], deep=True).get(file.path)
-
-
 def _sizes(log: DeltaLog, files: Sequence[File]) -> Iterable[int | None]:
     """The size of each file in the store; None where there is none.
 
