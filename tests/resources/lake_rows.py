@@ -93,6 +93,11 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
         "n_clips": [30] * n,
         "n_titles": [6] * n,
         "note": [None] * n,
+        "stage": ["shots"] * n,
+        "reason": ["film.mp4 cannot be decoded; replace it"] * n,
+        "attempt": ["3" * 32] * n,
+        "run_id": ["4" * 36] * n,
+        "failed_at": [datetime(2026, 2, 1, 12, tzinfo=UTC)] * n,
     }
     if table == "fused_embeddings":
         values |= {
