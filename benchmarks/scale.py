@@ -10,7 +10,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 
 from resources.lake import DeltaLake
 from tests.resources.lake_rows import rows
@@ -76,7 +76,7 @@ def median_ms(call: Callable[[], object], repeats: int = REPEATS) -> float:
 
 
 def resident_mib() -> float:
-    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024  # type: ignore[index]
+    return psutil.Process().memory_info().rss / 1024**2
 
 
 def calls(titles: int) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """With nobody watching: what lands is told to Dagster, and what the lake lacks is launched."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -30,6 +30,9 @@ BACKLOG = "mediafm/backlog"
 
 PROCESS_TAG = ".dagster/mediafm_process"
 """Tag (hidden in the UI) of the command's runs: the process that they live and die with."""
+
+ADOPTED_PER_TICK = 200
+"""Titles of the lake that a new instance is told of in one tick, some 15 s: a tick that takes a minute is ended."""
 
 
 def seen_now(landing: LandingZone) -> tuple[dict[str, str], dict[str, str], list[str]]:
@@ -145,13 +148,14 @@ def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     catalogue.read_all_titles()
     running = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
     busy = {title for run in running for title in titles_of(run, keys)}
-    adopt(instance, catalogue, TITLES_PER_TICK, busy)
+    adopt(instance, catalogue, ADOPTED_PER_TICK, busy)
     wanted = {
         title: tables
         for title, tables in lacking(catalogue, drops, keys).items()
         if title not in busy and not catalogue.failed_before(title, drops.get(title, ""))
     }
     memory.learn(context, catalogue, drops, wanted, keys)
+    memory.forget(busy | wanted.keys())
     alone = {title: wanted.pop(title) for title in memory.deaths if title in wanted}
     runs = [*batches(keys, wanted, int(context.resources.titles_per_run)), *batches(keys, alone, 1)]
     requests = [request_of(batch) for batch in runs]
@@ -250,7 +254,10 @@ class Memory:
             for title, reason in given_up.items():
                 stage, run_id = wanted.pop(title)[0], record.dagster_run.run_id
                 write_failure(lake, catalogue, stage, title, drops.get(title, ""), reason, run_id)
-        self.deaths = {title: times for title, times in self.deaths.items() if title in wanted}
+
+    def forget(self, unfinished: Set[str]) -> None:
+        """Keep the deaths of unfinished titles only. One that is being tried again is not forgotten meanwhile."""
+        self.deaths = {title: times for title, times in self.deaths.items() if title in unfinished}
 
 
 def end_runs_of_dead_processes(instance: dg.DagsterInstance) -> None:
