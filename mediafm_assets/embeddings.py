@@ -124,6 +124,7 @@ def global_embeddings(run: TitleRun, title_id: str) -> "Rows":
 
 def fused_embeddings(run: TitleRun, title_id: str) -> "Rows":
     """Concatenate each shot's three embeddings into one unit vector; an absent modality is a block of zeros."""
+    import numpy as np
     import polars as pl
 
     from model.fusion import block_energy, fuse
@@ -132,7 +133,8 @@ def fused_embeddings(run: TitleRun, title_id: str) -> "Rows":
     video, audio, text = (vectors(table) for table in tables)
     has_audio, has_text = (table["present"].to_numpy() for table in tables[1:])
     kind = cast("Literal['balanced', 'as_published']", run.resources.fusion.kind)
-    fused = fuse(video, audio, text, has_audio, has_text, fusion=kind)
+    has_video = np.ones(len(video), dtype=bool)
+    fused = fuse({"video": (video, has_video), "audio": (audio, has_audio), "text": (text, has_text)}, kind)
     run.notes.update({f"energy_{block}": share for block, share in block_energy(fused).items()})
     run.notes["shots_with_text"] = int(has_text.sum())
     rows = run.read("shots", title_id).select("shot_index", "start_s", "end_s")

@@ -311,7 +311,6 @@ def clip_vectors(lake: DeltaLake, encoder_version: str, clips: set[Clip]) -> "di
 def _title_clip_vectors(
     lake: DeltaLake, trained: "Encoder", encoder_version: str, title_id: str, clips: list[Clip]
 ) -> "Iterator[tuple[Clip, dict[str, np.ndarray]]]":
-    from model.fusion import MODALITIES, MODALITY_DIM
     from model.inference import contextualise_many
     from model.probes import pool, shots_of
 
@@ -323,10 +322,7 @@ def _title_clip_vectors(
     title = lake.read("global_embeddings", title_id=title_id)["embedding"][0].to_numpy()
     alone = contextualise_many(trained, [(fused[shots_of(start, end, *clip[1:])], title) for clip in clips])
     for clip, clip_alone in zip(clips, alone, strict=True):
-        vector = {
-            name: pool(start, end, fused[:, block * MODALITY_DIM : (block + 1) * MODALITY_DIM], *clip[1:])
-            for block, name in enumerate(MODALITIES)
-        }
+        vector = {name: pool(start, end, fused[:, block], *clip[1:]) for name, block in trained.config.blocks.items()}
         vector["fused"] = pool(start, end, fused, *clip[1:])
         vector["contextual_clip_alone"] = clip_alone.mean(axis=0)
         vector["contextual_in_context"] = pool(start, end, in_context, *clip[1:])

@@ -230,7 +230,7 @@ def encoder_assets(encoder_config: EncoderConfig) -> dg.AssetsDefinition:
             titles = training_titles(catalogue, present)
         except BadInput as error:
             raise dg.Failure(f"encoder: {error}", allow_retries=False) from error
-        version = digest(ENCODER_CODE, config.to_json(), *(f"{title} {made}" for title, made in titles.items()))
+        version = digest(ENCODER_CODE, config.identity(), *(f"{title} {made}" for title, made in titles.items()))
 
         stored = catalogue.stored_in("encoder")
         if version in stored.values():

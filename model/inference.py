@@ -24,7 +24,9 @@ from model.windows import most_central, windows
 SHOTS_AT_ONCE = 4096  # in one pass through the encoder, unless one window is longer
 
 
-class Window(NamedTuple):
+class Span(NamedTuple):
+    """Shots [start, stop) of a title, read together."""
+
     title: int
     start: int
     stop: int
@@ -54,7 +56,8 @@ def contextualise(
 ) -> NDArray[np.float32]:
     """Contextual embeddings of one title's shots.
 
-    shots: (n, 2304) fused vectors in story order, n >= 1. global_embedding: (g,); zeros for a title without metadata.
+    shots: (n, D) fused vectors in story order, n >= 1, D as the encoder's `config.modalities`
+    say; zeros for a shot without any. global_embedding: (g,); zeros for a title without metadata.
     layer: 0 ... layers; the last one by default (Encoder.forward says what each is).
     Returns (n, hidden) float32. Raises ValueError for wrong shapes, NaN or infinity, and a layer that is not there.
     """
@@ -102,14 +105,14 @@ def _contextualise(
     encoder: Encoder, titles: list[tuple[NDArray[np.floating], NDArray[np.floating]]], layer: int | None
 ) -> list[NDArray[np.float32]]:
     config = encoder.config
-    waiting: deque[Window] = deque()
+    waiting: deque[Span] = deque()
     for title, (shots, _) in enumerate(titles):
         chosen = most_central(len(shots), config.max_shots, config.stride)
         for number, (start, stop) in enumerate(windows(len(shots), config.max_shots, config.stride)):
-            waiting.append(Window(title, start, stop, np.flatnonzero(chosen[start:stop] == number)))
+            waiting.append(Span(title, start, stop, np.flatnonzero(chosen[start:stop] == number)))
     states = []
     while waiting:
-        batch: list[Window] = []
+        batch: list[Span] = []
         load = 0
         while waiting and (not batch or load + waiting[0].stop - waiting[0].start <= SHOTS_AT_ONCE):
             batch.append(waiting.popleft())
@@ -122,7 +125,7 @@ def _contextualise(
 def _states(
     encoder: Encoder,
     titles: list[tuple[NDArray[np.floating], NDArray[np.floating]]],
-    batch: list[Window],
+    batch: list[Span],
     layer: int | None,
 ) -> Tensor:
     """The states of the shots that the windows keep, in order. Shots that two of them share are projected once."""
@@ -142,7 +145,7 @@ def _states(
         torch.from_numpy(np.concatenate(shots, dtype=np.float32)).to(device),
         torch.from_numpy(np.stack([titles[window.title][1] for window in batch]).astype(np.float32)).to(device),
         Packing.of([window.stop - window.start for window in batch], device, firsts),
-        asked=torch.from_numpy(np.concatenate(kept)).to(device),
+        query_indices=torch.from_numpy(np.concatenate(kept)).to(device),
         layer=layer,
     )
     return states
