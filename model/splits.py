@@ -21,7 +21,10 @@ def held_out(groups: Iterable[Group], share: float, seed: int) -> set[Group]:
     """
     places = {group: _place(seed, group) for group in groups}
     if len(places) < 2:
-        raise ValueError(f"To hold one out, two series or titles are needed, and there are {len(places)}.")
+        raise ValueError(
+            "To hold one out, two titles or more are needed (the episodes of a series count as one), and there are "
+            f"{len(places)}."
+        )
     lowest, *_, highest = sorted(sorted(places), key=places.__getitem__)
     return ({group for group, place in places.items() if place < share} | {lowest}) - {highest}
 
