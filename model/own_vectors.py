@@ -84,7 +84,8 @@ class OwnVectors:
             if vectors.shape[1] != width or not len(vectors):
                 raise ValueError(f"{title.vectors.name} has shape {vectors.shape}; (n, {width}), n >= 1, is needed.")
             parts = {name: vectors[:, block] for name, block in blocks.items()}
-            fused = fuse({name: (part, part.any(axis=1)) for name, part in parts.items()}, widths=self.modalities)
+            given = {name: (part, np.asarray(part.any(axis=1))) for name, part in parts.items()}
+            fused = fuse(given, widths=self.modalities)
             about = _array(title.title_vector, 1).astype(np.float32) if title.title_vector else None
             if about is not None and not np.isfinite(about).all():
                 raise ValueError(f"{title.title_vector} holds NaN or infinity.")
