@@ -20,12 +20,12 @@ from pathlib import Path
 import polars as pl
 from orchestration import land
 
-COMMAND = [sys.executable, "-m", "mediafm_assets.cli", "materialize", "--no-train"]
+COMMAND = [sys.executable, "-m", "mediafm_assets.commands.cli", "materialize", "--no-train"]
 TICKS = """
 import time, resource, dagster as dg
 from mediafm_assets.definitions import defs
-from mediafm_assets.profiles import resources
-from mediafm_assets.sensors import automation, landing_sensor
+from mediafm_assets.settings import resources
+from mediafm_assets.graph.sensors import automation, landing_sensor
 with dg.DagsterInstance.get() as instance:
     cursors = {}
     for number in range(COUNT):
@@ -59,9 +59,9 @@ def measured(command: list[str], env: Mapping[str, str]) -> tuple[float, float]:
 
 def multiply(root: Path) -> None:
     """Give every landed title the rows of the first, which the command has made."""
-    from mediafm_assets.plan import TITLE_TABLES
-    from mediafm_assets.profiles import resources, shaping
-    from mediafm_assets.versions import Catalogue
+    from mediafm_assets.graph.plan import TITLE_TABLES
+    from mediafm_assets.graph.versions import Catalogue
+    from mediafm_assets.settings import resources, shaping
 
     configured = resources(environment(root))
     lake = configured["lake"]

@@ -51,10 +51,10 @@ def land(folder: Path, titles: int, bad: int, same: bool = False) -> None:
 def without_dagster(titles: int) -> tuple[float, int]:
     """Seconds of the same stages over the same drops, called one after the other, and the partitions made."""
     from mediafm_assets.definitions import STAGES
-    from mediafm_assets.graph import SHAPING
-    from mediafm_assets.materialise import TitleRun, stale_tables, version_of
-    from mediafm_assets.profiles import resources
-    from mediafm_assets.versions import Catalogue
+    from mediafm_assets.graph.materialise import TitleRun, stale_tables, version_of
+    from mediafm_assets.graph.specs import SHAPING
+    from mediafm_assets.graph.versions import Catalogue
+    from mediafm_assets.settings import resources
 
     configured = resources()
     lake = configured["lake"]
@@ -127,7 +127,7 @@ def main() -> None:
         shutil.rmtree(root / "alone")
         alone, made = without_dagster(options.titles)
 
-        from mediafm_assets.cli import main as mediafm
+        from mediafm_assets.commands.cli import main as mediafm
 
         os.environ["MEDIAFM_LAKE"] = str(root / "lake")
         started = time.perf_counter()

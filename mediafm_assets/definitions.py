@@ -2,10 +2,12 @@
 
 import dagster as dg
 
-from mediafm_assets import checks, embeddings, evaluation, ingest, maintenance, seqclip, training
-from mediafm_assets.materialise import title_assets
-from mediafm_assets.profiles import resources, shaping
-from mediafm_assets.sensors import automation, landing_sensor
+from mediafm_assets.defs import embeddings, evaluation, ingest, maintenance, seqclip
+from mediafm_assets.defs import encoder as training
+from mediafm_assets.graph import checks
+from mediafm_assets.graph.materialise import title_assets
+from mediafm_assets.graph.sensors import automation, landing_sensor
+from mediafm_assets.settings import resources, shaping
 
 STAGES = (*ingest.STAGES, *embeddings.STAGES, *training.STAGES)
 

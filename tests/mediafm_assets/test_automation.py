@@ -10,11 +10,11 @@ import dagster as dg
 import pytest
 
 from mediafm_assets.definitions import defs
-from mediafm_assets.partitions import TASKS
-from mediafm_assets.plan import TITLE_TABLES as ALL_TABLES
-from mediafm_assets.plan import batches
-from mediafm_assets.profiles import resources
-from mediafm_assets.sensors import automation, changed, landing_sensor
+from mediafm_assets.graph.partitions import TASKS
+from mediafm_assets.graph.plan import TITLE_TABLES as ALL_TABLES
+from mediafm_assets.graph.plan import batches
+from mediafm_assets.graph.sensors import automation, changed, landing_sensor
+from mediafm_assets.settings import resources
 from resources.landing import LandingZone
 from tests.mediafm_assets.conftest import Drop, Places
 

@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mediafm_assets.evaluation import labels_to_do, labels_version
-from mediafm_assets.headless import driver
+from mediafm_assets.commands.headless import driver
+from mediafm_assets.defs.evaluation import labels_to_do, labels_version
 from resources.landing import LandingZone
 
 from .conftest import Places

@@ -15,10 +15,10 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from mediafm_assets.cli import main
+from mediafm_assets.commands.cli import main
 from mediafm_assets.definitions import defs
-from mediafm_assets.profiles import resources
-from mediafm_assets.sensors import automation
+from mediafm_assets.graph.sensors import automation
+from mediafm_assets.settings import resources
 from resources.video_encoders import VideoEncoder
 from tests.mediafm_assets.conftest import Places
 from tests.resources.checkpoints import save_clip, save_siglip2, save_wav2vec

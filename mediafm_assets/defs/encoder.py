@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.graph import TITLE_RESOURCES, table_spec
-from mediafm_assets.materialise import Stage, TitleRun, catalogue_of
-from mediafm_assets.versions import ENCODER_CODE, Catalogue, digest
+from mediafm_assets.graph.materialise import Stage, TitleRun, catalogue_of
+from mediafm_assets.graph.specs import TITLE_RESOURCES, table_spec
+from mediafm_assets.graph.versions import ENCODER_CODE, Catalogue, digest
 from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.tables import vectors
@@ -22,7 +22,7 @@ from resources.training import TrainingJob, begin_run, learning_curve_png
 if TYPE_CHECKING:
     import polars as pl
 
-    from mediafm_assets.materialise import Rows
+    from mediafm_assets.graph.materialise import Rows
     from model.config import Config
     from model.encoder import Encoder
     from model.store import StoredTitle

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.materialise import Stage, TitleRun
-from mediafm_assets.partitions import titles_partitions
-from mediafm_assets.versions import drop_version
+from mediafm_assets.graph.materialise import Stage, TitleRun
+from mediafm_assets.graph.partitions import titles_partitions
+from mediafm_assets.graph.versions import drop_version
 from resources.errors import BadInput
 from resources.landing import Drop, LandingZone
 from resources.shots import Shot, ShotDetector
@@ -17,7 +17,7 @@ from resources.shots import Shot, ShotDetector
 if TYPE_CHECKING:
     import polars as pl
 
-    from mediafm_assets.materialise import Rows
+    from mediafm_assets.graph.materialise import Rows
 
 drops = dg.AssetSpec(
     "drops",

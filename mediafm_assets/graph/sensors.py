@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 import dagster as dg
 import psutil
 
-from mediafm_assets.adoption import adopt
-from mediafm_assets.evaluation import labels_to_do, metrics_version
-from mediafm_assets.graph import TITLE_RESOURCES
-from mediafm_assets.materialise import PLANNED, catalogue_of, write_failure
-from mediafm_assets.partitions import TASKS, titles_partitions
-from mediafm_assets.plan import UNFINISHED, Batch, batches, discard_damaged, lacking, titles_of, training_due
-from mediafm_assets.versions import Catalogue, digest
+from mediafm_assets.defs.evaluation import labels_to_do, metrics_version
+from mediafm_assets.graph.adoption import adopt
+from mediafm_assets.graph.materialise import PLANNED, catalogue_of, write_failure
+from mediafm_assets.graph.partitions import TASKS, titles_partitions
+from mediafm_assets.graph.plan import UNFINISHED, Batch, batches, discard_damaged, lacking, titles_of, training_due
+from mediafm_assets.graph.specs import TITLE_RESOURCES
+from mediafm_assets.graph.versions import Catalogue, digest
 from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.landing import LandingZone

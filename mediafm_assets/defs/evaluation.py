@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import dagster as dg
 
-from mediafm_assets.graph import OWNERS, TITLE_RESOURCES, table_spec
-from mediafm_assets.materialise import catalogue_of, explain
-from mediafm_assets.partitions import TASKS, tasks_partitions
-from mediafm_assets.training import read_encoder
-from mediafm_assets.versions import LABELS_CODE, PROBES_CODE, Catalogue, digest
+from mediafm_assets.defs.encoder import read_encoder
+from mediafm_assets.graph.materialise import catalogue_of, explain
+from mediafm_assets.graph.partitions import TASKS, tasks_partitions
+from mediafm_assets.graph.specs import OWNERS, TITLE_RESOURCES, table_spec
+from mediafm_assets.graph.versions import LABELS_CODE, PROBES_CODE, Catalogue, digest
 from resources.errors import BadInput, printable
 from resources.lake import DeltaLake
 from resources.landing import Labels, LandingZone

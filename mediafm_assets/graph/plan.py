@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from mediafm_assets.training import trained_on
-from mediafm_assets.versions import RECIPES, Catalogue
+from mediafm_assets.defs.encoder import trained_on
+from mediafm_assets.graph.versions import RECIPES, Catalogue
 from resources.lake import DeltaLake
 from resources.tables import TABLES
 

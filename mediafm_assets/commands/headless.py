@@ -11,16 +11,16 @@ from typing import Any
 
 import dagster as dg
 
-from mediafm_assets.adoption import adopt
+from mediafm_assets.commands.progress import progress_bar, progress_logger
 from mediafm_assets.definitions import defs
-from mediafm_assets.evaluation import labels_to_do, metrics_version
-from mediafm_assets.materialise import FORCED, preflight
-from mediafm_assets.partitions import TASKS
-from mediafm_assets.plan import GAP, Batch, batches, discard_damaged, lacking, training_due, with_siblings
-from mediafm_assets.profiles import ConfigurationError, resources, shaping
-from mediafm_assets.progress import progress_bar, progress_logger
-from mediafm_assets.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
-from mediafm_assets.versions import Catalogue
+from mediafm_assets.defs.evaluation import labels_to_do, metrics_version
+from mediafm_assets.graph.adoption import adopt
+from mediafm_assets.graph.materialise import FORCED, preflight
+from mediafm_assets.graph.partitions import TASKS
+from mediafm_assets.graph.plan import GAP, Batch, batches, discard_damaged, lacking, training_due, with_siblings
+from mediafm_assets.graph.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
+from mediafm_assets.graph.versions import Catalogue
+from mediafm_assets.settings import ConfigurationError, resources, shaping
 from resources.errors import BadInput, one_line
 from resources.lake import DeltaLake
 from resources.landing import Drop, LandingZone

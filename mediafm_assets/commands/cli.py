@@ -15,8 +15,8 @@ from typing import NoReturn
 
 import dagster as dg
 
-from mediafm_assets.profiles import PROJECT, ConfigurationError, dagster_home
-from mediafm_assets.versions import RECIPES
+from mediafm_assets.graph.versions import RECIPES
+from mediafm_assets.settings import PROJECT, ConfigurationError, dagster_home
 from resources.errors import BadInput, Unavailable, printable
 
 
@@ -60,12 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
         open_ui(options.port)
     try:
         if options.command == "demo":
-            from mediafm_assets.demo import demo
+            from mediafm_assets.commands.demo import demo
 
             return demo()
         if options.command == "land":
             return land_title(options.folder, options.id, options.title)
-        from mediafm_assets import headless
+        from mediafm_assets.commands import headless
 
         if options.command == "verify":
             return headless.verify(options.title, options.deep)
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def land_title(folder: Path, title_id: str | None, title: str | None) -> int:
     """Copy a title folder to the configured landing zone. Returns 0, or 1 when it, or the zone, cannot be used."""
-    from mediafm_assets.profiles import resources
+    from mediafm_assets.settings import resources
 
     landing = resources()["landing"]
     title_id = folder.resolve().name if title_id is None else title_id

@@ -5,8 +5,8 @@ from typing import Any
 
 import dagster as dg
 
-from mediafm_assets.partitions import titles_partitions
-from mediafm_assets.versions import RECIPES, TITLES_CODE, Shaping, dependencies
+from mediafm_assets.graph.partitions import titles_partitions
+from mediafm_assets.graph.versions import RECIPES, TITLES_CODE, Shaping, dependencies
 from resources.tables import TABLES, checks, column_schema
 
 OWNERS = ["team:media-ml"]

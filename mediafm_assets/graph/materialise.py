@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.graph import CONTRACT, SHAPING, TITLE_RESOURCES, code_version, contract_spec, title_spec
-from mediafm_assets.versions import RECIPES, Catalogue, Shaping, dependencies
+from mediafm_assets.graph.specs import CONTRACT, SHAPING, TITLE_RESOURCES, code_version, contract_spec, title_spec
+from mediafm_assets.graph.versions import RECIPES, Catalogue, Shaping, dependencies
 from resources.errors import BadInput, Unavailable, one_line
 from resources.lake import ContractError, DeltaLake
 from resources.landing import LandingZone

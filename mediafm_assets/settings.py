@@ -27,10 +27,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mediafm_assets.embeddings import Fusion
-from mediafm_assets.ingest import FrameSampler
-from mediafm_assets.seqclip import SeqClipConfig
-from mediafm_assets.training import Contextualiser, EncoderConfig
+from mediafm_assets.defs.embeddings import Fusion
+from mediafm_assets.defs.encoder import Contextualiser, EncoderConfig
+from mediafm_assets.defs.ingest import FrameSampler
+from mediafm_assets.defs.seqclip import SeqClipConfig
 from resources.audio_encoders import AudioEncoder
 from resources.lake import DeltaLake
 from resources.landing import LandingZone

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from mediafm_assets.graph import OWNERS
-from mediafm_assets.plan import discard_damaged
+from mediafm_assets.graph.plan import discard_damaged
+from mediafm_assets.graph.specs import OWNERS
 from resources.lake import DeltaLake
 from resources.tables import TABLES
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from mediafm_assets.graph import TITLE_RESOURCES, contract_spec
-from mediafm_assets.materialise import catalogue_of, stored_contract
-from mediafm_assets.sensors import seen_now, usable_drops
+from mediafm_assets.graph.materialise import catalogue_of, stored_contract
+from mediafm_assets.graph.sensors import seen_now, usable_drops
+from mediafm_assets.graph.specs import TITLE_RESOURCES, contract_spec
 from resources.lake import DeltaLake
 
 

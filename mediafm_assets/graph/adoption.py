@@ -4,9 +4,9 @@ from collections.abc import Collection
 
 import dagster as dg
 
-from mediafm_assets.materialise import provenance
-from mediafm_assets.plan import TITLE_TABLES
-from mediafm_assets.versions import Catalogue
+from mediafm_assets.graph.materialise import provenance
+from mediafm_assets.graph.plan import TITLE_TABLES
+from mediafm_assets.graph.versions import Catalogue
 
 
 def adopt(

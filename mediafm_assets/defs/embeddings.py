@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import dagster as dg
 
-from mediafm_assets.ingest import registered_drop
-from mediafm_assets.materialise import Stage, TitleRun
-from mediafm_assets.versions import TextTrack, title_text
+from mediafm_assets.defs.ingest import registered_drop
+from mediafm_assets.graph.materialise import Stage, TitleRun
+from mediafm_assets.graph.versions import TextTrack, title_text
 from resources.audio_encoders import AudioEncoder
 from resources.tables import vectors
 from resources.text_encoders import TextEncoder
@@ -18,7 +18,7 @@ from resources.video_encoders import VideoEncoder
 if TYPE_CHECKING:
     import numpy as np
 
-    from mediafm_assets.materialise import Rows
+    from mediafm_assets.graph.materialise import Rows
 
 WIDTH = 768
 

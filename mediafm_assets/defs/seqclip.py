@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.graph import OWNERS, TITLE_RESOURCES
-from mediafm_assets.materialise import catalogue_of, explain
-from mediafm_assets.versions import SEQCLIP_CODE, Catalogue, digest
+from mediafm_assets.graph.materialise import catalogue_of, explain
+from mediafm_assets.graph.specs import OWNERS, TITLE_RESOURCES
+from mediafm_assets.graph.versions import SEQCLIP_CODE, Catalogue, digest
 from resources.errors import BadInput, Unavailable
 from resources.lake import DeltaLake
 from resources.landing import CaptionedClip, LandingZone
