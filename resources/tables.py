@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from model.tasks import TASKS
+
 if TYPE_CHECKING:
     import dagster as dg
     import numpy as np
@@ -55,7 +57,7 @@ class Table:
 
 TITLE = Column("title_id", "string", "The title: the name of its folder in the landing zone.")
 ENCODER_VERSION = Column("encoder_version", "string", "The encoder's version; newer ones sort after older ones.")
-TASK = Column("task", "string", "ad_relevancy, clip_popularity, clip_tone, clip_genre or clip_retrieval.")
+TASK = Column("task", "string", f"{', '.join([*TASKS][:-1])} or {[*TASKS][-1]}.")
 DATA_VERSION = Column(
     "data_version",
     "string",

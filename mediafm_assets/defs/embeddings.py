@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
-
-import dagster as dg
+from typing import TYPE_CHECKING, Any
 
 from mediafm_assets.defs.ingest import registered_drop
-from mediafm_assets.graph.materialise import Stage, TitleRun
+from mediafm_assets.graph.materialise import TitleRun
+from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import TextTrack, title_text
 from resources.audio_encoders import AudioEncoder
 from resources.tables import vectors
@@ -21,21 +20,6 @@ if TYPE_CHECKING:
     from mediafm_assets.graph.materialise import Rows
 
 WIDTH = 768
-
-
-class Fusion(dg.ConfigurableResource[Any]):
-    """How the three embeddings of a shot become one.
-
-    kind: "balanced" (each present modality unit-normed first) or "as_published" (concatenated as they are).
-    """
-
-    kind: str = "balanced"
-
-    def config_key(self) -> str:
-        return self.kind
-
-    def space(self) -> str:
-        return self.kind
 
 
 def embedding_rows(vectors: "Sequence[np.ndarray | None]", encoder: str) -> "dict[str, Any]":
@@ -131,8 +115,7 @@ def fused_embeddings(run: TitleRun, title_id: str) -> "Rows":
     tables = [run.read(table, title_id) for table in ("video_embeddings", "audio_embeddings", "text_embeddings")]
     video, audio, text = (vectors(table) for table in tables)
     has_audio, has_text = (table["present"].to_numpy() for table in tables[1:])
-    kind = cast("Literal['balanced', 'as_published']", run.resources.fusion.kind)
-    fused = fuse(video, audio, text, has_audio, has_text, fusion=kind)
+    fused = fuse(video, audio, text, has_audio, has_text, fusion=run.resources.fusion.kind)
     run.notes.update({f"energy_{block}": share for block, share in block_energy(fused).items()})
     run.notes["shots_with_text"] = int(has_text.sum())
     rows = run.read("shots", title_id).select("shot_index", "start_s", "end_s")
@@ -148,9 +131,20 @@ def fused_embeddings(run: TitleRun, title_id: str) -> "Rows":
 
 
 STAGES = (
-    Stage(("video_embeddings",), "embeddings", video_embeddings),
-    Stage(("audio_embeddings",), "embeddings", audio_embeddings),
-    Stage(("text_embeddings",), "embeddings", text_embeddings),
-    Stage(("global_embeddings",), "embeddings", global_embeddings),
-    Stage(("fused_embeddings",), "embeddings", fused_embeddings, frozenset({"numpy"})),
+    Stage((Recipe("video_embeddings", ("shot_frames",), "video_encoder"),), "embeddings", video_embeddings),
+    Stage((Recipe("audio_embeddings", ("shots", "sound"), "audio_encoder"),), "embeddings", audio_embeddings),
+    Stage((Recipe("text_embeddings", ("shots", "timed_text"), "text_encoder"),), "embeddings", text_embeddings),
+    Stage((Recipe("global_embeddings", ("metadata",), "title_encoder"),), "embeddings", global_embeddings),
+    Stage(
+        (
+            Recipe(
+                "fused_embeddings",
+                ("shots", "video_embeddings", "audio_embeddings", "text_embeddings"),
+                "fusion",
+            ),
+        ),
+        "embeddings",
+        fused_embeddings,
+        kinds=frozenset({"numpy"}),
+    ),
 )

@@ -41,3 +41,6 @@ weekly_maintenance = dg.ScheduleDefinition(
     cron_schedule="0 4 * * 0",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
+
+ASSETS = (maintenance,)
+SCHEDULES = (weekly_maintenance,)

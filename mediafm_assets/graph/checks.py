@@ -1,15 +1,25 @@
-"""Checks of tables that are not made title by title, and warnings of what is right and still of little use: drops that
-cannot be read, an encoder that learnt no context."""
+"""Checks that are no part of a step: contracts of what is not made title by title, what stages say of their own
+results, and drops that cannot be read."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import dagster as dg
 
 from mediafm_assets.graph.materialise import catalogue_of, stored_contract
 from mediafm_assets.graph.sensors import seen_now, usable_drops
-from mediafm_assets.graph.specs import TITLE_RESOURCES, contract_spec
-from resources.lake import DeltaLake
+from mediafm_assets.graph.specs import contract_spec
+from mediafm_assets.graph.stage import Stage, Stages
+from mediafm_assets.graph.versions import Catalogue
+from resources.tables import TABLES
+
+
+def asset_checks(stages: Stages) -> Iterator[dg.AssetChecksDefinition]:
+    """The checks of all stages; those of titles' contracts are part of their step."""
+    for stage in stages.all:
+        if stage.scope != "title":
+            yield from (contract_check(table) for table in stage.tables if table in TABLES)
+        yield from (stage_check(check, stage, stages) for check in stage.checks)
+    yield usable
 
 
 def contract_check(table: str) -> dg.AssetChecksDefinition:
@@ -22,6 +32,21 @@ def contract_check(table: str) -> dg.AssetChecksDefinition:
     return contract
 
 
+def stage_check(
+    check: Callable[[Catalogue], dg.AssetCheckResult], stage: Stage, stages: Stages
+) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=stage.name,
+        name=check.__name__,
+        description=check.__doc__,
+        required_resource_keys=stages.resource_keys,
+    )
+    def evaluated(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        return check(catalogue_of(context, stages))
+
+    return evaluated
+
+
 @dg.asset_check(asset="drops", required_resource_keys={"landing"})
 def usable(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """Every complete folder and label file of the landing zone can be used. The landing sensor evaluates this too."""
@@ -30,19 +55,3 @@ def usable(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=seen.passed, severity=seen.severity, description=seen.description, metadata=seen.metadata
     )
-
-
-@dg.asset_check(asset="encoder", required_resource_keys=TITLE_RESOURCES)
-def has_learnt_context(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    """On titles that were held out, the encoder predicts masked shots better than any predictor without a model."""
-    lake: DeltaLake = context.resources.lake
-    rows = lake.read("encoder", encoder_version=catalogue_of(context).encoder_version or "")
-    warning: str | None = json.loads(rows["metrics"][0])["warning"]
-    return dg.AssetCheckResult(passed=warning is None, severity=dg.AssetCheckSeverity.WARN, description=warning)
-
-
-CHECKS = [
-    *(contract_check(table) for table in ("encoder", "encoder_training", "clip_labels", "probe_metrics")),
-    usable,
-    has_learnt_context,
-]

@@ -1,55 +1,39 @@
-"""What the declarations of all assets have in common: owners, kinds, partitions, column schemas, contracts."""
+"""The assets that Dagster is told of: owners, kinds, partitions, column schemas, contracts; all from the stages."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
-from mediafm_assets.graph.partitions import titles_partitions
-from mediafm_assets.graph.versions import RECIPES, TITLES_CODE, Shaping, dependencies
+from mediafm_assets.graph.partitions import tasks_partitions, titles_partitions
+from mediafm_assets.graph.stage import Stage, Stages
 from resources.tables import TABLES, checks, column_schema
 
 OWNERS = ["team:media-ml"]
 
-SHAPING = sorted({recipe.shaped_by for recipe in RECIPES.values() if recipe.shaped_by})
-"""Keys of the resources that decide values. Every per-title step needs them all: it checks its inputs' versions."""
-
-TITLE_RESOURCES = {"lake", *SHAPING}
-
 CONTRACT = "contract"
 
 
-def code_version(table: str, shaping: Mapping[str, Shaping]) -> str:
-    """Dagster's code version of a per-title table: it changes with the recipe's code and with the configuration that
-    shapes the values, so that the UI shows what a new profile or threshold makes stale."""
-    if table == "titles":
-        return TITLES_CODE
-    recipe = RECIPES[table]
-    return f"{recipe.code} {shaping[recipe.shaped_by].config_key()}" if recipe.shaped_by else recipe.code
+def asset_specs(stage: Stage, stages: Stages, resources: Mapping[str, Any]) -> Iterator[dg.AssetSpec]:
+    """The assets of what the stage makes; a table's description and columns are its own.
 
-
-def table_spec(table: str, **attributes: Any) -> dg.AssetSpec:
-    """The asset of a table; its description and columns are the table's own."""
-    return dg.AssetSpec(
-        table,
-        description=TABLES[table].description,
-        owners=OWNERS,
-        metadata={"dagster/column_schema": column_schema(table)},
-        **{**attributes, "kinds": {"deltalake", *attributes.get("kinds", ())}},
-    )
-
-
-def title_spec(table: str, *, group: str, shaping: Mapping[str, Shaping], kinds: set[str]) -> dg.AssetSpec:
-    """The asset of a per-title table. Its partitions are recorded as they are written, hence `skippable`."""
-    return table_spec(
-        table,
-        group_name=group,
-        deps=dependencies(table),
-        kinds=kinds,
-        partitions_def=titles_partitions,
-        skippable=True,
-        code_version=code_version(table, shaping),
-    )
+    What is made title by title or task by task is recorded as it is written, hence `skippable`.
+    """
+    partitions = {"title": titles_partitions, "task": tasks_partitions, "catalogue": None}[stage.scope]
+    for table in stage.tables:
+        delta = table in TABLES
+        yield dg.AssetSpec(
+            table,
+            group_name=stage.group,
+            description=TABLES[table].description if delta else stage.about,
+            deps=stages.dependencies(table),
+            owners=OWNERS,
+            kinds={*stage.kinds, *(["deltalake"] if delta else [])},
+            metadata={"dagster/column_schema": column_schema(table)} if delta else {},
+            partitions_def=partitions,
+            skippable=partitions is not None,
+            code_version=stages.code_version(table, resources),
+        )
 
 
 def contract_spec(table: str) -> dg.AssetCheckSpec:

@@ -16,9 +16,9 @@ import polars as pl
 import pytest
 
 from mediafm_assets.commands.cli import main
+from mediafm_assets.defs.encoder import GROWTH_BEFORE_TRAINING
 from mediafm_assets.defs.evaluation import REPRESENTATIONS
-from mediafm_assets.graph.partitions import TASKS
-from mediafm_assets.graph.plan import GROWTH_BEFORE_TRAINING
+from model.tasks import TASKS
 from resources.tables import TABLES, violations
 from tests.mediafm_assets.conftest import Drop, Places
 
