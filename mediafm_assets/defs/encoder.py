@@ -234,7 +234,7 @@ STAGES = (
         kinds=frozenset({"pytorch"}),
         version=training_version,
         due=training_due,
-        uses=frozenset({"training", "encoder_config"}),
+        uses=frozenset({"training"}),
         pool="gpu",
         checks=(has_learnt_context,),
     ),

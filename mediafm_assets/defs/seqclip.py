@@ -227,7 +227,7 @@ STAGES = (
         "it.\n\nMade on demand only, from the landing zone's captioned clips (`pairs/*.jsonl`), or else from the "
         "catalogue's own shots and what is said in them. The metadata compares recall on held-out titles before and "
         "after.",
-        uses=frozenset({"training", "seqclip_config"}),
+        uses=frozenset({"training"}),
         pool="gpu",
     ),
 )

@@ -39,10 +39,10 @@ def stage_check(
         asset=stage.name,
         name=check.__name__,
         description=check.__doc__,
-        required_resource_keys=stages.resource_keys,
+        required_resource_keys=stages.resource_keys | stage.resource_keys,
     )
     def evaluated(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        return check(catalogue_of(context, stages))
+        return check(catalogue_of(context, stages, stage.resource_keys))
 
     return evaluated
 

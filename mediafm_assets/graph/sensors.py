@@ -136,18 +136,19 @@ def usable_drops(problems: Sequence[str]) -> dg.AssetCheckEvaluation:
 
 def automation_sensor(stages: Stages) -> dg.SensorDefinition:
     """The sensor that launches what the lake lacks."""
+    needed = frozenset[str]().union(*(stage.resource_keys for stage in stages.all))
 
     @dg.sensor(
         asset_selection=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=10,
-        required_resource_keys=stages.resource_keys | {"titles_per_run"},
+        required_resource_keys=stages.resource_keys | needed | {"titles_per_run"},
         description="Launches what is missing or stale by the lake's own versions: titles in runs of many, then what "
         "is made once for all of them, such as a training when one is due. A title that failed is left alone until "
         "its drop, the code or the configuration changes, or somebody materialises it.",
     )
     def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        return tick(context, catalogue_of(context, stages))
+        return tick(context, catalogue_of(context, stages, needed))
 
     return automation
 

@@ -62,7 +62,7 @@ class Stage:
     describe: what the UI is told of what is stored, whether it was made just now or found fresh.
     stored:   of what is not a Delta table: the stored versions by partition, as `DeltaLake.data_versions` gives them.
     about:    of what is not a Delta table: its description. Tables have theirs in `resources.tables`.
-    uses:     keys of resources beside the lake, the landing zone and those that shape titles' values.
+    uses:     keys of further resources, beside the lake, the landing zone and those that decide values.
     pool:     Dagster's pool, whose limit says how many such steps run at once.
     checks:   functions of the catalogue that give an AssetCheckResult; name and docstring are the check's.
     reports:  checks that `compute` or `describe` answer themselves, in `CatalogueRun.checked`.
@@ -90,6 +90,11 @@ class Stage:
     @property
     def tables(self) -> tuple[str, ...]:
         return tuple(recipe.table for recipe in self.recipes)
+
+    @property
+    def resource_keys(self) -> frozenset[str]:
+        """Keys of the resources that it needs beside those that every step needs."""
+        return self.uses | {recipe.shaped_by for recipe in self.recipes if recipe.shaped_by}
 
     @property
     def inputs(self) -> frozenset[str]:

@@ -40,11 +40,11 @@ def whole_asset(stage: Stage, stages: Stages, resources: Mapping[str, Any]) -> d
         name=stage.name,
         specs=list(asset_specs(stage, stages, resources)),
         check_specs=list(stage.reports),
-        required_resource_keys=stages.resource_keys | stage.uses,
+        required_resource_keys=stages.resource_keys | stage.resource_keys,
         pool=stage.pool,
     )
     def step(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        catalogue = catalogue_of(context, stages, stage.uses)
+        catalogue = catalogue_of(context, stages, stage.resource_keys)
         task = context.partition_key if stage.scope == "task" else None
         of = f"{task}: " if task else ""
         try:
