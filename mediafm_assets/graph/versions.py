@@ -7,14 +7,17 @@ missing, fresh or stale without Dagster's database, and a step that finds its pa
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
+from mediafm_assets.graph.stage import PARTS, ROOT, Stage, Stages, partition_columns
+from model.modalities import MODALITIES
 from resources.lake import DeltaLake
-from resources.tables import TABLES
 from resources.timed_text import choose_track
+
+Found = TypeVar("Found")
 
 
 class Shaping(Protocol):
@@ -27,50 +30,6 @@ class Shaping(Protocol):
     def config_key(self) -> str:
         """The part of `space` that is known without opening weights: Dagster's code version at load time."""
         ...
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a per-title table's version comes about.
-
-    code:      raised by hand when the step's code changes what it writes.
-    inputs:    tables of the same title, or parts of its drop (`PARTS`), that the step reads.
-    shaped_by: key of the resource that decides the values, if any.
-    """
-
-    code: str
-    inputs: tuple[str, ...]
-    shaped_by: str | None = None
-
-
-PARTS = ("media", "sound", "timed_text", "metadata")
-"""The parts of a drop that change independently: a new subtitle line must not make the video stale."""
-
-RECIPES: Mapping[str, Recipe] = {
-    "shots": Recipe("1", ("media",), "shot_detector"),
-    "shot_frames": Recipe("1", ("shots",), "frame_sampler"),
-    "video_embeddings": Recipe("1", ("shot_frames",), "video_encoder"),
-    "audio_embeddings": Recipe("1", ("shots", "sound"), "audio_encoder"),
-    "text_embeddings": Recipe("1", ("shots", "timed_text"), "text_encoder"),
-    "global_embeddings": Recipe("1", ("metadata",), "title_encoder"),
-    "fused_embeddings": Recipe("1", ("shots", "video_embeddings", "audio_embeddings", "text_embeddings"), "fusion"),
-    "contextual_embeddings": Recipe("1", ("fused_embeddings", "global_embeddings", "encoder"), "contextualiser"),
-}
-"""Per-title tables in the order in which they are made. `titles` itself is the drop's content (see `drop_version`)."""
-
-
-def dependencies(table: str) -> list[str]:
-    """The assets that a per-title table is made from; the parts of a drop stand in `titles`."""
-    if table == "titles":
-        return ["drops"]
-    return sorted({"titles" if name in PARTS else name for name in RECIPES[table].inputs})
-
-
-TITLES_CODE = "1"
-ENCODER_CODE = "1"
-SEQCLIP_CODE = "1"
-PROBES_CODE = "2"
-LABELS_CODE = "1"
 
 
 def digest(*parts: str | None) -> str:
@@ -89,11 +48,15 @@ def title_text(row: Mapping[str, Any]) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def drop_version(row: Mapping[str, Any]) -> str:
-    """The content fingerprint of a drop: its media, timed text and metadata; not where it lies or when it came."""
+def drop_version(row: Mapping[str, Any], code: str) -> str:
+    """The content fingerprint of a drop: its media, timed text and metadata; not where it lies or when it came.
+
+    row:  the drop's, in `titles`.
+    code: of the recipe of `titles`.
+    """
     tracks = [f"{track['name']} {track['sha256']}" for track in row["text_tracks"]]
     names = ("title", "type", "synopsis", "tags", "genres", "language", "series_id", "extra", "media_sha256")
-    return digest(TITLES_CODE, *(str(row[name]) for name in names), *tracks)
+    return digest(code, *(str(row[name]) for name in names), *tracks)
 
 
 def parts_of(row: Mapping[str, Any]) -> dict[str, str]:
@@ -122,26 +85,35 @@ class Catalogue:
     """The versions of one lake at one moment: what is stored, and what the given resources would make.
 
     Reads each table's Delta log and each title's row in `titles` once, when first asked. `resources` maps a resource
-    key to the resource.
+    key to the resource; those that shape titles' values must be among them.
     """
 
-    def __init__(self, lake: DeltaLake, resources: Mapping[str, Shaping]) -> None:
-        self._lake = lake
+    def __init__(self, lake: DeltaLake, resources: Mapping[str, Any], stages: Stages) -> None:
+        self.lake = lake
         self.resources = resources
+        self.stages = stages
         self._stored: dict[str, dict[tuple[str, ...], str]] = {}
         self._spaces: dict[str, str] = {}
         self._made: dict[tuple[str, str], str | None] = {}
         self._titles: dict[str, Mapping[str, Any] | None] = {}
+        self._found: dict[Callable[..., Any], Any] = {}
+
+    def once(self, find: "Callable[[Catalogue], Found]") -> Found:
+        """What `find` finds in this catalogue; it is called the first time only, so that a version and what is made
+        under it come of one look."""
+        if find not in self._found:
+            self._found[find] = find(self)
+        return cast("Found", self._found[find])
 
     def read_all_titles(self) -> None:
         """Read the whole table `titles` at once, before many titles are asked for one by one."""
-        self._titles |= {row["title_id"]: row for row in self._lake.read_whole("titles").iter_rows(named=True)}
+        self._titles |= {row["title_id"]: row for row in self.lake.read_whole(ROOT).iter_rows(named=True)}
 
     def title(self, title_id: str) -> Mapping[str, Any] | None:
         """The title's row in `titles`; None when it is not registered."""
         if title_id not in self._titles:
-            registered = (title_id,) in self.stored_in("titles")
-            rows = self._lake.read("titles", title_id=title_id).rows(named=True) if registered else []
+            registered = (title_id,) in self.stored_in(ROOT)
+            rows = self.lake.read(ROOT, title_id=title_id).rows(named=True) if registered else []
             self._titles[title_id] = rows[0] if rows else None
         return self._titles[title_id]
 
@@ -149,64 +121,68 @@ class Catalogue:
     def encoder_version(self) -> str | None:
         """The version of the newest encoder that reads the configured embedding spaces; None when none was trained on
         them yet. Versions begin with their UTC time."""
-        spaces = self._lake.scan("encoder").select("encoder_version", "space").unique().collect()
+        spaces = self.lake.scan("encoder").select("encoder_version", "space").unique().collect()
         return max((version for version, space in spaces.rows() if space == self.encoder_space()), default=None)
 
     @cached_property
     def failures(self) -> Mapping[str, Mapping[str, Any]]:
         """The titles that could not be finished the last time, each with its row in `failures`."""
-        return {row["title_id"]: row for row in self._lake.read_whole("failures").iter_rows(named=True)}
+        return {row["title_id"]: row for row in self.lake.read_whole("failures").iter_rows(named=True)}
 
-    @cached_property
-    def labelled_titles(self) -> frozenset[str]:
-        """The titles that label files name."""
-        return frozenset(self._lake.scan("clip_labels").select("title_id").unique().collect()["title_id"])
-
-    def attempt(self, stage: str, title_id: str, fingerprint: str) -> str:
-        """What an attempt at the stage reads: another one may succeed where this has changed."""
-        made = digest(TITLES_CODE) if stage == "titles" else self.made_now(stage, title_id)
-        return digest(fingerprint, stage, made)
+    def attempt(self, table: str, title_id: str, fingerprint: str) -> str:
+        """What an attempt at the table reads: another one may succeed where this has changed."""
+        made = digest(self.stages.recipe[ROOT].code) if table == ROOT else self.made_now(table, title_id)
+        return digest(fingerprint, table, made)
 
     def failed_before(self, title_id: str, fingerprint: str) -> bool:
         """Whether the title failed, and nothing that was read then has changed since: it is not tried again in a
         loop."""
         failure = self.failures.get(title_id)
-        return failure is not None and failure["attempt"] == self.attempt(failure["stage"], title_id, fingerprint)
+        if failure is None or failure["stage"] not in self.stages.recipe:
+            return False
+        return bool(failure["attempt"] == self.attempt(failure["stage"], title_id, fingerprint))
 
     def is_registered(self, title_id: str, fingerprint: str) -> bool:
         """Whether `titles` describes the drop with that fingerprint."""
         row = self.title(title_id)
-        if row is None or row["drop_fingerprint"] != fingerprint:
-            return False
-        return self.stored("titles", title_id) == drop_version(row)
+        return row is not None and row["drop_fingerprint"] == fingerprint and self.is_fresh(ROOT, title_id)
 
     def wrote(self, table: str, partition: Mapping[str, str], data_version: str) -> None:
         """Take note of a partition that this process has just written, without reading the log again."""
         self.stored_in(table)
         self._stored[table][tuple(partition.values())] = data_version
-        if table == "titles":
+        if table == ROOT:
             title_id = partition["title_id"]
             self._titles.pop(title_id, None)
-            for name in RECIPES:
+            for name in self.stages.title_tables:
                 self._made.pop((name, title_id), None)
 
     def stored_in(self, table: str) -> Mapping[tuple[str, ...], str]:
+        """The stored versions by partition."""
         if table not in self._stored:
-            self._stored[table] = dict(self._lake.data_versions(table))
+            stored = self.stages.by_table[table].stored
+            self._stored[table] = dict(stored(self) if stored else self.lake.data_versions(table))
         return self._stored[table]
 
-    def stored(self, table: str, title_id: str) -> str | None:
-        """The version that the title's partition has; of contextual embeddings, the partition of the newest encoder."""
+    def stored(self, table: str, title_id: str = "") -> str | None:
+        """The version that the title's partition has, of a table by encoder the newest one's; without a title, of a
+        table that is made once for all."""
         return self.stored_in(table).get(tuple(self.partition(table, title_id).values()))
 
-    def partition(self, table: str, title_id: str) -> dict[str, str]:
-        """The Delta partition that holds the title's rows of the table, of those by encoder the newest one's."""
+    def partition(self, table: str, title_id: str = "") -> dict[str, str]:
+        """The partition that holds the title's rows of the table, of those by encoder the newest one's."""
         known = {"encoder_version": self.encoder_version or "", "title_id": title_id}
-        return {name: known[name] for name in TABLES[table].partition_by}
+        return {name: known[name] for name in partition_columns(table, self.stages.by_table[table].scope)}
+
+    def titles_in(self, table: str) -> dict[str, str]:
+        """The version of each title's partition, of tables by encoder those of the newest."""
+        keys = (key[-1] for key in self.stored_in(table))
+        versions = {title_id: self.stored(table, title_id) for title_id in sorted(set(keys))}
+        return {title_id: version for title_id, version in versions.items() if version is not None}
 
     def made_now(self, table: str, title_id: str) -> str | None:
         """The version that the partition would have if everything up to it were made now; None where that cannot be
-        made yet: the title is not registered, or no encoder exists."""
+        made yet: the title is not registered, or something that is made once for all is not there."""
         key = (table, title_id)
         if key not in self._made:
             self._made[key] = self._version_from_inputs(table, title_id)
@@ -217,11 +193,41 @@ class Catalogue:
         return stored is not None and stored == self.made_now(table, title_id)
 
     def stale(self, title_id: str) -> Iterator[str]:
-        """The per-title tables, in the order in which they are made, whose partition is missing or stale and could be
-        made now."""
-        for table in RECIPES:
-            if self.made_now(table, title_id) is not None and not self.is_fresh(table, title_id):
+        """The tables of titles, in the order in which they are made, whose partition is missing or stale and could be
+        made now; `titles` itself follows the drop (see `is_registered`)."""
+        for table in self.stages.title_tables:
+            if table != ROOT and self.made_now(table, title_id) is not None and not self.is_fresh(table, title_id):
                 yield table
+
+    def waits_for(self, table: str) -> str | None:
+        """What is made once for all that the titles' table needs, itself or in its inputs, and that is not there."""
+        for name in self.stages.recipe[table].inputs:
+            if name not in self.stages.by_table:
+                continue
+            of_title = self.stages.by_table[name].scope == "title"
+            missing = self.waits_for(name) if of_title else None if self._of_all(name) else name
+            if missing:
+                return missing
+        return None
+
+    def version_of(self, stage: Stage, task: str | None = None) -> str | None:
+        """The version that what is not made title by title would have now: None where it cannot be made yet, and of a
+        task whose labels are gone. Raises BadInput where an input cannot be used."""
+        if stage.version:
+            return stage.version(self) if task is None else stage.version(self, task)
+        recipe = stage.recipes[0]
+        versions = [self._of_all(name) for name in recipe.inputs]
+        if None in versions:
+            return None
+        space = self.space(recipe.shaped_by) if recipe.shaped_by else None
+        return digest(recipe.table, recipe.code, space, *versions)
+
+    def is_due(self, stage: Stage) -> bool:
+        """Whether a stage that is made once for all is to be made now."""
+        if stage.due:
+            return stage.due(self)
+        version = self.version_of(stage)
+        return version is not None and version not in self.stored_in(stage.name).values()
 
     def space(self, resource: str) -> str:
         if resource not in self._spaces:
@@ -230,14 +236,17 @@ class Catalogue:
 
     def fused_space(self) -> str:
         """The embedding space of the fused vectors that the resources would make."""
-        return " | ".join(self.space(key) for key in ("video_encoder", "audio_encoder", "text_encoder", "fusion"))
+        return " | ".join(self.space(key) for key in (*(m.encoder for m in MODALITIES), "fusion"))
 
     def encoder_space(self) -> str:
         """What an encoder trained now would read: fused vectors and title embeddings. One encoder serves one space."""
         return f"{self.fused_space()} | {self.space('title_encoder')}"
 
     def _version_from_inputs(self, table: str, title_id: str) -> str | None:
-        recipe = RECIPES[table]
+        recipe = self.stages.recipe[table]
+        if table == ROOT:
+            row = self.title(title_id)
+            return drop_version(row, recipe.code) if row else None
         versions = [self._input_version(name, title_id) for name in recipe.inputs]
         if None in versions:
             return None
@@ -245,9 +254,21 @@ class Catalogue:
         return digest(table, recipe.code, space, *versions)
 
     def _input_version(self, name: str, title_id: str) -> str | None:
-        if name == "encoder":
-            return self.encoder_version
         if name in PARTS:
             row = self.title(title_id)
             return parts_of(row)[name] if row else None
-        return self.made_now(name, title_id)
+        if self.stages.by_table[name].scope == "title":
+            return self.made_now(name, title_id)
+        return self._of_all(name)
+
+    def _of_all(self, name: str) -> str | None:
+        """The version of an input that is not one title's: None where there is nothing of it."""
+        if name == "encoder":
+            return self.encoder_version
+        stage = self.stages.by_table[name]
+        if stage.scope == "catalogue":
+            return self.stored(name)
+        if stage.scope == "title":
+            titles = self.titles_in(name)
+            return digest(*(f"{title} {version}" for title, version in titles.items())) if titles else None
+        return digest(*(f"{task} {version}" for (task,), version in sorted(self.stored_in(name).items())))

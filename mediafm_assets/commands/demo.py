@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mediafm_assets import headless
-from mediafm_assets.evaluation import as_markdown
-from mediafm_assets.profiles import ConfigurationError, resources
-from mediafm_assets.progress import progress_bar
+from mediafm_assets.commands import headless
+from mediafm_assets.commands.progress import progress_bar
+from mediafm_assets.defs.evaluation import as_markdown
+from mediafm_assets.settings import ConfigurationError, resources
 from resources.lake import DeltaLake
 from resources.tables import TABLES
 

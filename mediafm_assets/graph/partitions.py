@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-TASKS = ("ad_relevancy", "clip_popularity", "clip_tone", "clip_genre", "clip_retrieval")
+from model.tasks import TASKS
 
 titles_partitions = dg.DynamicPartitionsDefinition(name="titles")
 """One key per title: its id. The landing sensor and the `mediafm` command add keys; nothing removes one."""

@@ -1,7 +1,7 @@
 """What is to be made next. The `mediafm` command and the daemon's sensor both ask here, so they decide alike.
 
-Everything is read from the landing zone and the lake: which titles lack what, whether a training is due, whether the
-probes are out of date. Dagster is only asked what is under way.
+Everything is read from the landing zone and the lake: which titles lack what, what is due of that which is made once
+for all titles, which tasks' labels are not what their file says. Dagster is only asked what is under way.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,19 +9,12 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from mediafm_assets.training import trained_on
-from mediafm_assets.versions import RECIPES, Catalogue
+from mediafm_assets.graph.partitions import tasks_partitions
+from mediafm_assets.graph.stage import Stage
+from mediafm_assets.graph.versions import Catalogue
+from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.tables import TABLES
-
-TITLE_TABLES = ("titles", *RECIPES)
-
-NEED_THE_DROP = {"titles"} | {
-    table for table, recipe in RECIPES.items() if {"media", "sound", "timed_text"} & set(recipe.inputs)
-}
-
-GROWTH_BEFORE_TRAINING = 0.1
-"""A catalogue that has grown by this share since the last training is trained on again."""
 
 GAP = 8
 """Titles between two of a run that lack nothing: to record them once more costs less than another run."""
@@ -58,14 +51,14 @@ def lacking(catalogue: Catalogue, fingerprints: Mapping[str, str], among: Iterab
     fingerprints: of the drops in the landing zone. Of a new or changed drop, what else is stale shows only when
     `titles` is made, so it is given all tables. A title whose drop is gone is left out where the drop is needed.
     """
-    found = {}
+    stages, found = catalogue.stages, {}
+    everything = [table for table in stages.title_tables if catalogue.waits_for(table) is None]
     for title_id in among:
         if title_id in fingerprints and not catalogue.is_registered(title_id, fingerprints[title_id]):
-            contextual = catalogue.encoder_version is not None
-            tables = [table for table in TITLE_TABLES if contextual or table != "contextual_embeddings"]
+            tables = everything
         else:
-            tables = with_siblings(catalogue.stale(title_id))
-        if tables and (title_id in fingerprints or not NEED_THE_DROP & set(tables)):
+            tables = stages.with_siblings(catalogue.stale(title_id))
+        if tables and (title_id in fingerprints or not stages.need_the_drop & set(tables)):
             found[title_id] = tables
     return found
 
@@ -84,12 +77,6 @@ def discard_damaged(lake: DeltaLake, *, deep: bool = False, title_id: str | None
         for key, reason in lake.discard_damaged(table, partition, deep=deep).items():
             found.append(f"{table} of {', '.join(map(str, key))} is damaged and will be made again: {reason}")
     return found
-
-
-def with_siblings(tables: Iterable[str]) -> list[str]:
-    """Shots and their frames are made in one go."""
-    wanted, together = set(tables), {"shots", "shot_frames"}
-    return [table for table in TITLE_TABLES if table in wanted | (together if together & wanted else set())]
 
 
 def batches(keys: Sequence[str], wanted: Mapping[str, Sequence[str]], most: int, gap: int = GAP) -> Iterator[Batch]:
@@ -112,16 +99,40 @@ def batches(keys: Sequence[str], wanted: Mapping[str, Sequence[str]], most: int,
 
 
 def _batch(titles: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> Batch:
-    tables = {table for title in titles for table in wanted[title]}
-    return Batch(titles[0], titles[-1], tuple(titles), tuple(table for table in TITLE_TABLES if table in tables))
+    tables = dict.fromkeys(table for title in titles for table in wanted[title])
+    return Batch(titles[0], titles[-1], tuple(titles), tuple(tables))
 
 
-def training_due(catalogue: Catalogue, lake: DeltaLake) -> bool:
-    """Whether to train now: without an encoder for the configured space, or when a tenth is new."""
-    titles = len(catalogue.stored_in("fused_embeddings"))
-    if catalogue.encoder_version is None:
-        return titles > 0
-    return titles >= trained_on(lake, catalogue.encoder_version)["titles"] * (1 + GROWTH_BEFORE_TRAINING)
+def due(catalogue: Catalogue) -> Iterator[Stage]:
+    """What is made once for all titles and is to be made now. One is made at a time: what is due after the first shows
+    when that is there, and when the titles that read it are made."""
+    return (stage for stage in catalogue.stages.of_scope("catalogue") if catalogue.is_due(stage))
+
+
+@dataclass(frozen=True)
+class TaskToMake:
+    """What is to be done about one task's part of a stage: `problem`, a sentence for people, if nothing can be; what is
+    stored then stays as it is."""
+
+    stage: Stage
+    task: str
+    stored: str | None
+    version: str | None
+    problem: str | None = None
+
+
+def tasks_to_make(catalogue: Catalogue) -> Iterator[TaskToMake]:
+    """The tasks whose stored part of a stage is not what it would be made now, with those that cannot be looked at."""
+    for stage in catalogue.stages.of_scope("task"):
+        for task in tasks_partitions.get_partition_keys():
+            stored = catalogue.stored_in(stage.name).get((task,))
+            try:
+                version = catalogue.version_of(stage, task)
+            except BadInput as error:
+                yield TaskToMake(stage, task, stored, None, str(error))
+                continue
+            if version != stored:
+                yield TaskToMake(stage, task, stored, version)
 
 
 def titles_of(run: dg.DagsterRun, keys: Sequence[str]) -> list[str]:

@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
-from mediafm_assets.ingest import registered_drop
-from mediafm_assets.materialise import Stage, TitleRun
-from mediafm_assets.versions import TextTrack, title_text
+from mediafm_assets.defs.ingest import registered_drop
+from mediafm_assets.graph.materialise import TitleRun
+from mediafm_assets.graph.stage import Recipe, Stage
+from mediafm_assets.graph.versions import TextTrack, title_text
+from model.modalities import MODALITIES
 from resources.audio_encoders import AudioEncoder
 from resources.tables import vectors
 from resources.text_encoders import TextEncoder
@@ -18,24 +18,9 @@ from resources.video_encoders import VideoEncoder
 if TYPE_CHECKING:
     import numpy as np
 
-    from mediafm_assets.materialise import Rows
+    from mediafm_assets.graph.materialise import Rows
 
 WIDTH = 768
-
-
-class Fusion(dg.ConfigurableResource[Any]):
-    """How the three embeddings of a shot become one.
-
-    kind: "balanced" (each present modality unit-normed first) or "as_published" (concatenated as they are).
-    """
-
-    kind: str = "balanced"
-
-    def config_key(self) -> str:
-        return self.kind
-
-    def space(self) -> str:
-        return self.kind
 
 
 def embedding_rows(vectors: "Sequence[np.ndarray | None]", encoder: str) -> "dict[str, Any]":
@@ -123,36 +108,43 @@ def global_embeddings(run: TitleRun, title_id: str) -> "Rows":
 
 
 def fused_embeddings(run: TitleRun, title_id: str) -> "Rows":
-    """Concatenate each shot's three embeddings into one unit vector; an absent modality is a block of zeros."""
-    import numpy as np
+    """Concatenate each shot's embeddings into one unit vector; an absent modality is a block of zeros."""
     import polars as pl
 
     from model.fusion import block_energy, fuse
 
-    tables = [run.read(table, title_id) for table in ("video_embeddings", "audio_embeddings", "text_embeddings")]
-    video, audio, text = (vectors(table) for table in tables)
-    has_audio, has_text = (table["present"].to_numpy() for table in tables[1:])
-    kind = cast("Literal['balanced', 'as_published']", run.resources.fusion.kind)
-    has_video = np.ones(len(video), dtype=bool)
-    fused = fuse({"video": (video, has_video), "audio": (audio, has_audio), "text": (text, has_text)}, kind)
+    tables = {modality.name: run.read(modality.table, title_id) for modality in MODALITIES}
+    embeddings = {name: (vectors(table), table["present"].to_numpy()) for name, table in tables.items()}
+    fused = fuse(embeddings, run.resources.fusion.kind)
+    present = {f"has_{m.name}": embeddings[m.name][1] for m in MODALITIES if m.may_be_absent}
     run.notes.update({f"energy_{block}": share for block, share in block_energy(fused).items()})
-    run.notes["shots_with_text"] = int(has_text.sum())
+    run.notes.update({name.replace("has_", "shots_with_"): int(flags.sum()) for name, flags in present.items()})
     rows = run.read("shots", title_id).select("shot_index", "start_s", "end_s")
     yield (
         "fused_embeddings",
         rows.with_columns(
             pl.Series("embedding", list(fused)),
-            pl.Series("has_audio", has_audio),
-            pl.Series("has_text", has_text),
+            *(pl.Series(name, flags) for name, flags in present.items()),
             space=pl.lit(run.catalogue.fused_space()),
         ),
     )
 
 
 STAGES = (
-    Stage(("video_embeddings",), "embeddings", video_embeddings),
-    Stage(("audio_embeddings",), "embeddings", audio_embeddings),
-    Stage(("text_embeddings",), "embeddings", text_embeddings),
-    Stage(("global_embeddings",), "embeddings", global_embeddings),
-    Stage(("fused_embeddings",), "embeddings", fused_embeddings, frozenset({"numpy"})),
+    Stage((Recipe("video_embeddings", ("shot_frames",), "video_encoder"),), "embeddings", video_embeddings),
+    Stage((Recipe("audio_embeddings", ("shots", "sound"), "audio_encoder"),), "embeddings", audio_embeddings),
+    Stage((Recipe("text_embeddings", ("shots", "timed_text"), "text_encoder"),), "embeddings", text_embeddings),
+    Stage((Recipe("global_embeddings", ("metadata",), "title_encoder"),), "embeddings", global_embeddings),
+    Stage(
+        (
+            Recipe(
+                "fused_embeddings",
+                ("shots", *(modality.table for modality in MODALITIES)),
+                "fusion",
+            ),
+        ),
+        "embeddings",
+        fused_embeddings,
+        kinds=frozenset({"numpy"}),
+    ),
 )

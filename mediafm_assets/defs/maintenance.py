@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from mediafm_assets.graph import OWNERS
-from mediafm_assets.plan import discard_damaged
+from mediafm_assets.graph.plan import discard_damaged
+from mediafm_assets.graph.specs import OWNERS
 from resources.lake import DeltaLake
 from resources.tables import TABLES
 
@@ -41,3 +41,6 @@ weekly_maintenance = dg.ScheduleDefinition(
     cron_schedule="0 4 * * 0",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
+
+ASSETS = (maintenance,)
+SCHEDULES = (weekly_maintenance,)

@@ -8,13 +8,21 @@ from datetime import UTC, datetime
 import dagster as dg
 import psutil
 
-from mediafm_assets.adoption import adopt
-from mediafm_assets.evaluation import labels_to_do, metrics_version
-from mediafm_assets.graph import TITLE_RESOURCES
-from mediafm_assets.materialise import PLANNED, catalogue_of, write_failure
-from mediafm_assets.partitions import TASKS, titles_partitions
-from mediafm_assets.plan import UNFINISHED, Batch, batches, discard_damaged, lacking, titles_of, training_due
-from mediafm_assets.versions import Catalogue, digest
+from mediafm_assets.graph.adoption import adopt
+from mediafm_assets.graph.materialise import PLANNED, catalogue_of, write_failure
+from mediafm_assets.graph.partitions import tasks_partitions, titles_partitions
+from mediafm_assets.graph.plan import (
+    UNFINISHED,
+    Batch,
+    batches,
+    discard_damaged,
+    due,
+    lacking,
+    tasks_to_make,
+    titles_of,
+)
+from mediafm_assets.graph.stage import Stage, Stages
+from mediafm_assets.graph.versions import Catalogue, digest
 from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.landing import LandingZone
@@ -41,7 +49,7 @@ def seen_now(landing: LandingZone) -> tuple[dict[str, str], dict[str, str], list
     drops = {drop.title_id: drop.drop_fingerprint for drop in found.drops}
     problems = [f"{problem.title_id}: landing: {problem.reason}" for problem in found.problems]
     labels = {}
-    for task in TASKS:
+    for task in tasks_partitions.get_partition_keys():
         try:
             fingerprint = landing.label_fingerprint(task)
         except BadInput as error:
@@ -126,25 +134,34 @@ def usable_drops(problems: Sequence[str]) -> dg.AssetCheckEvaluation:
     )
 
 
-@dg.sensor(
-    asset_selection=dg.AssetSelection.all(),
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=10,
-    required_resource_keys=TITLE_RESOURCES | {"landing", "titles_per_run"},
-    description="Launches what is missing or stale by the lake's own versions: titles in runs of many, then a training "
-    "when one is due, then the probes. A title that failed is left alone until its drop, the code or the configuration "
-    "changes, or somebody materialises it.",
-)
-def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    lake: DeltaLake = context.resources.lake
+def automation_sensor(stages: Stages) -> dg.SensorDefinition:
+    """The sensor that launches what the lake lacks."""
+    needed = frozenset[str]().union(*(stage.resource_keys for stage in stages.all))
+
+    @dg.sensor(
+        asset_selection=dg.AssetSelection.all(),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=10,
+        required_resource_keys=stages.resource_keys | needed | {"titles_per_run"},
+        description="Launches what is missing or stale by the lake's own versions: titles in runs of many, then what "
+        "is made once for all of them, such as a training when one is due. A title that failed is left alone until "
+        "its drop, the code or the configuration changes, or somebody materialises it.",
+    )
+    def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        return tick(context, catalogue_of(context, stages, needed))
+
+    return automation
+
+
+def tick(context: dg.SensorEvaluationContext, catalogue: Catalogue) -> dg.SensorResult | dg.SkipReason:
+    """One look at the landing zone, the lake and what is under way."""
     instance = context.instance
     end_runs_of_dead_processes(instance)
     memory = Memory.from_cursor(context.cursor)
-    for sentence in discard_damaged(lake):
+    for sentence in discard_damaged(catalogue.lake):
         context.log.warning(sentence)
     drops = {drop.title_id: drop.drop_fingerprint for drop in context.resources.landing.look().drops}
     keys = instance.get_dynamic_partitions("titles")
-    catalogue = catalogue_of(context)
     catalogue.read_all_titles()
     running = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
     busy = {title for run in running for title in titles_of(run, keys)}
@@ -159,9 +176,9 @@ def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
     alone = {title: wanted.pop(title) for title in memory.deaths if title in wanted}
     runs = [*batches(keys, wanted, int(context.resources.titles_per_run)), *batches(keys, alone, 1)]
     requests = [request_of(batch) for batch in runs]
-    requests += label_requests(catalogue, context.resources.landing)
+    requests += task_requests(catalogue)
     if not requests and not running:
-        requests = model_requests(catalogue, lake)
+        requests = whole_requests(instance, catalogue)
     cursor = memory.to_cursor()
     if not requests and cursor == context.cursor:
         return dg.SkipReason(f"nothing to do; {len(running)} runs under way")
@@ -177,29 +194,42 @@ def request_of(batch: Batch) -> dg.RunRequest:
     return dg.RunRequest(asset_selection=[dg.AssetKey(table) for table in batch.tables], tags=tags)
 
 
-def model_requests(catalogue: Catalogue, lake: DeltaLake) -> list[dg.RunRequest]:
-    """A training, if one is due; else the probes, if they are out of date. Neither is asked for twice on the same
-    tables: their run keys name what they would read."""
-    if training_due(catalogue, lake):
-        of = digest(catalogue.encoder_space(), *(catalogue.stored_in("fused_embeddings").values()))
-        encoder = [dg.AssetKey("encoder"), dg.AssetKey("encoder_training")]
-        return [dg.RunRequest(f"encoder:{of}", asset_selection=encoder, tags={PLANNED: "true"})]
-    version = metrics_version(catalogue)
-    if version and catalogue.stored_in("probe_metrics").get((catalogue.encoder_version or "",)) != version:
-        return [dg.RunRequest(f"probe_metrics:{version}", asset_selection=[dg.AssetKey("probe_metrics")])]
-    return []
+def whole_requests(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[dg.RunRequest]:
+    """The first that is due of what is made once for all titles, but what was asked for before: it failed, and would
+    hold up what is due after it."""
+    requests = (whole_request(catalogue, stage) for stage in due(catalogue))
+    asked = (request for request in requests if instance.get_runs_count(dg.RunsFilter(tags=run_key(request))) == 0)
+    return [request for request in [next(asked, None)] if request]
 
 
-def label_requests(catalogue: Catalogue, landing: LandingZone) -> list[dg.RunRequest]:
+def run_key(request: dg.RunRequest) -> dict[str, str]:
+    """The tag by which the daemon knows that a run was asked for."""
+    return {"dagster/run_key": request.run_key or ""}
+
+
+def whole_request(catalogue: Catalogue, stage: Stage) -> dg.RunRequest:
+    """What is made once for all titles is not asked for twice on the same tables: the run key names what it reads."""
+    if stage.due is None:
+        of = catalogue.version_of(stage)
+    else:
+        titles = [table for table in sorted(stage.inputs) if table in catalogue.stages.title_tables]
+        versions = (version for table in titles for version in catalogue.titles_in(table).values())
+        of = digest(catalogue.encoder_space(), *versions)
+    assets = [dg.AssetKey(table) for table in stage.tables]
+    return dg.RunRequest(f"{stage.name}:{of}", asset_selection=assets, tags={PLANNED: "true"})
+
+
+def task_requests(catalogue: Catalogue) -> list[dg.RunRequest]:
     """The tasks whose labels are not what their file says. Each change is asked for once, by its run key."""
-    requests = []
-    for task in TASKS:
-        stored = catalogue.stored_in("clip_labels").get((task,))
-        todo = labels_to_do(landing, task, stored)
-        if todo.action in ("write", "remove"):
-            change = f"clip_labels:{task}:{stored}:{todo.fingerprint}"
-            requests.append(dg.RunRequest(change, asset_selection=[dg.AssetKey("clip_labels")], partition_key=task))
-    return requests
+    return [
+        dg.RunRequest(
+            f"{todo.stage.name}:{todo.task}:{todo.stored}:{todo.version}",
+            asset_selection=[dg.AssetKey(table) for table in todo.stage.tables],
+            partition_key=todo.task,
+        )
+        for todo in tasks_to_make(catalogue)
+        if todo.problem is None
+    ]
 
 
 @dataclass

@@ -11,19 +11,21 @@ from typing import Any
 
 import dagster as dg
 
-from mediafm_assets.adoption import adopt
+from mediafm_assets.commands.progress import progress_bar, progress_logger
 from mediafm_assets.definitions import defs
-from mediafm_assets.evaluation import labels_to_do, metrics_version
-from mediafm_assets.materialise import FORCED, preflight
-from mediafm_assets.partitions import TASKS
-from mediafm_assets.plan import GAP, Batch, batches, discard_damaged, lacking, training_due, with_siblings
-from mediafm_assets.profiles import ConfigurationError, resources, shaping
-from mediafm_assets.progress import progress_bar, progress_logger
-from mediafm_assets.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
-from mediafm_assets.versions import Catalogue
+from mediafm_assets.graph.adoption import adopt
+from mediafm_assets.graph.materialise import FORCED, preflight
+from mediafm_assets.graph.plan import GAP, Batch, batches, discard_damaged, due, lacking, tasks_to_make
+from mediafm_assets.graph.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
+from mediafm_assets.graph.versions import Catalogue
+from mediafm_assets.settings import ConfigurationError, resources
+from mediafm_assets.stages import all_stages
 from resources.errors import BadInput, one_line
 from resources.lake import DeltaLake
 from resources.landing import Drop, LandingZone
+
+ENCODER = "encoder"
+"""What `--train` and `--no-train` speak of."""
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Driver:
         return with_progress.resolve_implicit_global_asset_job_def()
 
     def catalogue(self) -> Catalogue:
-        return Catalogue(self.lake, shaping(self.resources))
+        return Catalogue(self.lake, self.resources, all_stages())
 
     def run(self, assets: Sequence[str], tags: Mapping[str, str]) -> dg.ExecuteInProcessResult:
         """Run the assets' steps, as the UI would, for the partition or the range of titles that the tags name."""
@@ -128,13 +130,12 @@ def materialize(only: Sequence[str], train: bool | None, force: Sequence[str] = 
             print(sentence, flush=True)
         adopt(work.instance, work.catalogue())
         if not only:
-            for task in TASKS:
-                materialise_labels(work, task)
+            materialise_labels(work)
         materialise_titles(work, drops, only, force)
-        if should_train(work, train, only) and train_encoder(work):
-            materialise_titles(work, drops, ())
+        if train is False:
+            say_what_waits(work.catalogue())
         if not only or train:
-            materialise_metrics(work)
+            materialise_the_rest(work, drops, train)
         return report(work, len(drops))
 
 
@@ -196,7 +197,7 @@ def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str],
     among = [title for title in keys if title not in work.failed and (not only or title in fingerprints)]
     wanted = lacking(catalogue, fingerprints, among)
     if force:
-        wanted = {title: with_siblings([*wanted.get(title, ()), *force]) for title in among}
+        wanted = {title: catalogue.stages.with_siblings([*wanted.get(title, ()), *force]) for title in among}
     if not wanted:
         return
     most = work.resources["titles_per_run"]
@@ -212,37 +213,42 @@ def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str],
             bar.update(done - bar.n)
 
 
-def materialise_labels(work: Driver, task: str) -> None:
-    todo = labels_to_do(work.landing, task, work.catalogue().stored_in("clip_labels").get((task,)))
-    if todo.problem:
-        work.failures.append(f"{task}: landing: {todo.problem}")
-    if todo.action in ("write", "remove"):
-        if todo.fingerprint:
-            work.instance.report_runless_asset_event(landed("label_files", task, todo.fingerprint))
-        work.make(["clip_labels"], task)
+def materialise_labels(work: Driver) -> None:
+    """Make what is made for each task, of those whose label file has changed, come or gone."""
+    for todo in tasks_to_make(work.catalogue()):
+        if todo.problem:
+            work.failures.append(f"{todo.task}: landing: {todo.problem}")
+            continue
+        if fingerprint := work.landing.label_fingerprint(todo.task):
+            work.instance.report_runless_asset_event(landed("label_files", todo.task, fingerprint))
+        work.make(todo.stage.tables, todo.task)
 
 
-def should_train(work: Driver, train: bool | None, only: Sequence[str]) -> bool:
-    """Whether to train now: as told, else as the daemon does when no title is left to be made."""
-    catalogue = work.catalogue()
-    if train is not None:
-        if not train and catalogue.encoder_version is None:
-            print("no encoder for this embedding space yet: contextual embeddings wait for a training", flush=True)
-        return train and bool(catalogue.stored_in("fused_embeddings"))
-    return not only and training_due(catalogue, work.lake)
+def materialise_the_rest(work: Driver, drops: Sequence[Drop], train: bool | None) -> None:
+    """Make what is made once for all titles: an encoder as told, and what is due, each followed by the titles that read
+    it."""
+    if train and work.catalogue().stored_in("fused_embeddings"):
+        make_whole(work, drops, ENCODER)
+    skipped = {ENCODER} if train is not None else set()
+    while stage := next((stage for stage in due(work.catalogue()) if stage.name not in skipped), None):
+        skipped.add(stage.name)  # once a call: what failed would be due for ever
+        make_whole(work, drops, stage.name)
 
 
-def train_encoder(work: Driver) -> bool:
-    print("training the encoder on all titles", flush=True)
-    return work.make(["encoder", "encoder_training"])
+def make_whole(work: Driver, drops: Sequence[Drop], name: str) -> None:
+    stage = all_stages().by_table[name]
+    print(f"making {', '.join(stage.tables)} of all titles", flush=True)
+    read_by_titles = any(set(stage.tables) & other.inputs for other in all_stages().of_scope("title"))
+    if work.make(stage.tables) and read_by_titles:
+        materialise_titles(work, drops, ())
 
 
-def materialise_metrics(work: Driver) -> None:
-    catalogue = work.catalogue()
-    version = metrics_version(catalogue)
-    if version and catalogue.stored_in("probe_metrics").get((catalogue.encoder_version or "",)) != version:
-        print("probing the embeddings", flush=True)
-        work.make(["probe_metrics"])
+def say_what_waits(catalogue: Catalogue) -> None:
+    """Name the tables of titles that cannot be made before there is an encoder."""
+    waiting = [table for table in catalogue.stages.title_tables if catalogue.waits_for(table) == ENCODER]
+    if waiting:
+        tables = ", ".join(table.replace("_", " ") for table in waiting)
+        print(f"no encoder for this embedding space yet: {tables} wait for a training", flush=True)
 
 
 def report(work: Driver, drops: int) -> int:

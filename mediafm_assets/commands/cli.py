@@ -15,8 +15,9 @@ from typing import NoReturn
 
 import dagster as dg
 
-from mediafm_assets.profiles import PROJECT, ConfigurationError, dagster_home
-from mediafm_assets.versions import RECIPES
+from mediafm_assets.graph.stage import ROOT
+from mediafm_assets.settings import PROJECT, ConfigurationError, dagster_home
+from mediafm_assets.stages import all_stages
 from resources.errors import BadInput, Unavailable, printable
 
 
@@ -37,8 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     training = materialize.add_mutually_exclusive_group()
     training.add_argument("--train", action="store_const", const=True, default=None, help="train an encoder now")
     training.add_argument("--no-train", dest="train", action="store_const", const=False, help="train none now")
+    forced = [table for table in all_stages().title_tables if table != ROOT]
     materialize.add_argument(
-        "--force", action="append", default=[], metavar="TABLE", choices=RECIPES, help="make this table again"
+        "--force", action="append", default=[], metavar="TABLE", choices=forced, help="make this table again"
     )
     verify = commands.add_parser("verify", help="look for lost and damaged data files; materialize makes them again")
     verify.add_argument("--title", action="append", default=[], metavar="ID", help="only of this title")
@@ -60,12 +62,12 @@ def main(arguments: list[str] | None = None) -> int:
         open_ui(options.port)
     try:
         if options.command == "demo":
-            from mediafm_assets.demo import demo
+            from mediafm_assets.commands.demo import demo
 
             return demo()
         if options.command == "land":
             return land_title(options.folder, options.id, options.title)
-        from mediafm_assets import headless
+        from mediafm_assets.commands import headless
 
         if options.command == "verify":
             return headless.verify(options.title, options.deep)
@@ -80,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def land_title(folder: Path, title_id: str | None, title: str | None) -> int:
     """Copy a title folder to the configured landing zone. Returns 0, or 1 when it, or the zone, cannot be used."""
-    from mediafm_assets.profiles import resources
+    from mediafm_assets.settings import resources
 
     landing = resources()["landing"]
     title_id = folder.resolve().name if title_id is None else title_id

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
-from mediafm_assets.materialise import Stage, TitleRun
-from mediafm_assets.partitions import titles_partitions
-from mediafm_assets.versions import drop_version
+from mediafm_assets.graph.materialise import TitleRun
+from mediafm_assets.graph.stage import ROOT, Recipe, Stage
+from mediafm_assets.graph.versions import drop_version
+from mediafm_assets.settings import FrameSampler
 from resources.errors import BadInput
 from resources.landing import Drop, LandingZone
 from resources.shots import Shot, ShotDetector
@@ -17,33 +16,7 @@ from resources.shots import Shot, ShotDetector
 if TYPE_CHECKING:
     import polars as pl
 
-    from mediafm_assets.materialise import Rows
-
-drops = dg.AssetSpec(
-    "drops",
-    group_name="landing",
-    partitions_def=titles_partitions,
-    owners=["team:media-ml"],
-    kinds={"video"},
-    description="Complete drops in the landing zone, as the landing sensor saw them; a changed drop is seen again.",
-)
-
-
-class FrameSampler(dg.ConfigurableResource[Any]):
-    """Which frames of a shot are kept.
-
-    frames_per_shot: evenly spaced over the shot; a shorter shot gives all it has.
-    short_side:      of the kept pictures, in pixels; smaller films are not enlarged.
-    """
-
-    frames_per_shot: int = 8
-    short_side: int = 224
-
-    def config_key(self) -> str:
-        return f"{self.frames_per_shot} frames of {self.short_side} pixels"
-
-    def space(self) -> str:
-        return self.config_key()
+    from mediafm_assets.graph.materialise import Rows
 
 
 def title_row(landing: LandingZone, drop: Drop) -> dict[str, Any]:
@@ -101,7 +74,8 @@ def titles(run: TitleRun, title_id: str) -> "Rows":
     from resources.tables import polars_schema
 
     row = title_row(run.landing, run.landing.drop(title_id))
-    whole = {"title_id": title_id, "data_version": drop_version(row), **row}
+    code = run.catalogue.stages.recipe[ROOT].code
+    whole = {"title_id": title_id, "data_version": drop_version(row, code), **row}
     tracks = ", ".join(track["name"] for track in row["text_tracks"]) or "none"
     run.notes.update(title=row["title"], duration_s=row["duration_s"], timed_text=tracks)
     yield "titles", pl.DataFrame([whole], schema=dict(polars_schema("titles")))
@@ -142,6 +116,11 @@ def frame_rows(
 
 
 STAGES = (
-    Stage(("titles",), "ingest", titles),
-    Stage(("shots", "shot_frames"), "ingest", shots, frozenset({"pytorch"})),
+    Stage((Recipe("titles", ("drops",)),), "ingest", titles),
+    Stage(
+        (Recipe("shots", ("media",), "shot_detector"), Recipe("shot_frames", ("shots",), "frame_sampler")),
+        "ingest",
+        shots,
+        kinds=frozenset({"pytorch"}),
+    ),
 )

@@ -11,68 +11,62 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.graph import TITLE_RESOURCES, table_spec
-from mediafm_assets.materialise import Stage, TitleRun, catalogue_of
-from mediafm_assets.versions import ENCODER_CODE, Catalogue, digest
+from mediafm_assets.graph.materialise import TitleRun
+from mediafm_assets.graph.stage import Recipe, Stage
+from mediafm_assets.graph.versions import Catalogue, digest
+from mediafm_assets.graph.whole import CatalogueRun
+from model.run_folder import RunFolder
 from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.tables import vectors
-from resources.training import TrainingJob, begin_run, learning_curve_png
+from resources.training import learning_curve_png
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from mediafm_assets.materialise import Rows
+    from mediafm_assets.graph.materialise import Rows
     from model.config import Config
     from model.encoder import Encoder
     from model.store import StoredTitle
 
 
-class EncoderConfig(dg.ConfigurableResource[Any]):
-    """The encoder's size and training recipe.
-
-    preset:    "embedded" (4 layers, 256 wide) or "reference" (12 layers, 768 wide).
-    overrides: fields of `model.config.Config` that differ from the preset, as a JSON object.
-    """
-
-    preset: str = "embedded"
-    overrides: str = "{}"
-
-    def config_key(self) -> str:
-        return f"{self.preset} {self.overrides}" if json.loads(self.overrides) else self.preset
-
-    def config(self) -> "Config":
-        """Raises ValueError for an unknown preset or field, or a value out of range."""
-        from model.config import Config
-
-        if self.preset not in ("embedded", "reference"):
-            raise ValueError(f"The encoder's preset is {self.preset!r}; it must be 'embedded' or 'reference'.")
-        base = json.loads(getattr(Config, self.preset)().to_json())
-        return Config.from_json(json.dumps(base | json.loads(self.overrides)))
+GROWTH_BEFORE_TRAINING = 0.1
+"""A catalogue that has grown by this share since the last training is trained on again."""
 
 
-class Contextualiser(dg.ConfigurableResource[Any]):
-    """Which of the encoder's layers the contextual embeddings are read from.
-
-    layer: 0 (the projected input) to the number of blocks; None, the default, for the last.
-    """
-
-    layer: int | None = None
-
-    def config_key(self) -> str:
-        return "last layer" if self.layer is None else f"layer {self.layer}"
-
-    def space(self) -> str:
-        return self.config_key()
+def training_due(catalogue: Catalogue) -> bool:
+    """Whether to train now: without an encoder for the configured space, or when a tenth is new."""
+    titles = len(catalogue.stored_in("fused_embeddings"))
+    if catalogue.encoder_version is None:
+        return titles > 0
+    return titles >= trained_on(catalogue.lake, catalogue.encoder_version)["titles"] * (1 + GROWTH_BEFORE_TRAINING)
 
 
-def training_titles(catalogue: Catalogue, lake: DeltaLake) -> dict[str, str]:
+def lake_at_present(catalogue: Catalogue) -> DeltaLake:
+    """The tables that a training reads, as they are now: what is written meanwhile is for the next one."""
+    return catalogue.lake.at_present("titles", "fused_embeddings", "global_embeddings")
+
+
+def training_config(catalogue: Catalogue) -> "Config":
+    config: Config = catalogue.resources["encoder_config"].config()
+    return config
+
+
+def training_version(catalogue: Catalogue) -> str:
+    """Of an encoder trained now: of its configuration, and what it is trained on. Raises BadInput without titles."""
+    titles = catalogue.once(training_titles)
+    code = catalogue.stages.recipe["encoder"].code
+    return digest(code, training_config(catalogue).identity(), *(f"{title} {made}" for title, made in titles.items()))
+
+
+def training_titles(catalogue: Catalogue) -> dict[str, str]:
     """The titles to train on, each with the version of its vectors. Titles without fused vectors are left out.
 
     Raises BadInput when some titles' vectors lie in another embedding space than the one now configured.
     """
     import polars as pl
 
+    lake = catalogue.once(lake_at_present)
     fused, of_titles = (lake.data_versions(table) for table in ("fused_embeddings", "global_embeddings"))
     both = sorted(title for (title,) in fused.keys() & of_titles.keys())
     if not both:
@@ -195,75 +189,60 @@ def contextual_embeddings(run: TitleRun, title_id: str) -> "Rows":
     yield "contextual_embeddings", rows
 
 
-STAGES = (Stage(("contextual_embeddings",), "model", contextual_embeddings, frozenset({"pytorch"})),)
+def encoder(run: CatalogueRun) -> "Rows":
+    """Train the encoder by masked shot modelling on all titles' fused vectors."""
+    import polars as pl
+
+    catalogue, job = run.catalogue, run.resources.training
+    titles, present = catalogue.once(training_titles), catalogue.once(lake_at_present)
+    config, space = training_config(catalogue), catalogue.encoder_space()
+    update_store(job.store, present, titles, space)
+    folder, newest = job.run_folder(run.version), catalogue.encoder_version
+    earlier = job.run_folder(catalogue.stored_in("encoder")[(newest,)]) if newest else None
+    RunFolder(folder).begin(config, titles, RunFolder(earlier) if earlier else None)
+    job.train(run.context, folder)
+
+    started = datetime.fromtimestamp((folder / "config.json").stat().st_mtime, UTC)
+    run.partition = {"encoder_version": f"{started:%Y%m%dT%H%M%SZ}-{run.version[:8]}"}
+    about: dict[str, Any] = {
+        "titles": len(titles),
+        "delta_versions": present.pinned,
+        "warm_start": (folder / "init").exists(),
+    }
+    run.notes |= about
+    yield "encoder_training", pl.read_ndjson(folder / "training.jsonl")
+    run.notes |= figures(folder)
+    yield "encoder", encoder_rows(folder, space, about)
+    for needless in (folder / "checkpoints", *([earlier] if earlier else [])):
+        shutil.rmtree(needless, ignore_errors=True)
 
 
-def encoder_assets(encoder_config: EncoderConfig) -> dg.AssetsDefinition:
-    """The encoder and how its training went, for a configuration."""
+def has_learnt_context(catalogue: Catalogue) -> dg.AssetCheckResult:
+    """On titles that were held out, the encoder predicts masked shots better than any predictor without a model."""
+    rows = catalogue.lake.read("encoder", encoder_version=catalogue.encoder_version or "")
+    warning: str | None = json.loads(rows["metrics"][0])["warning"]
+    return dg.AssetCheckResult(passed=warning is None, severity=dg.AssetCheckSeverity.WARN, description=warning)
 
-    @dg.multi_asset(
-        name="encoder",
-        specs=[
-            table_spec(
-                "encoder",
-                group_name="model",
-                deps=["fused_embeddings", "global_embeddings"],
-                kinds={"pytorch"},
-                code_version=f"{ENCODER_CODE} {encoder_config.config_key()}",
-            ),
-            table_spec("encoder_training", group_name="model", deps=["fused_embeddings"], kinds={"pytorch"}),
-        ],
-        required_resource_keys=TITLE_RESOURCES | {"training", "encoder_config"},
+
+TRAINED_ON = ("fused_embeddings", "global_embeddings", "titles")
+
+STAGES = (
+    Stage(
+        (Recipe("encoder", TRAINED_ON, "encoder_config"), Recipe("encoder_training", TRAINED_ON, "encoder_config")),
+        "model",
+        encoder,
+        scope="catalogue",
+        kinds=frozenset({"pytorch"}),
+        version=training_version,
+        due=training_due,
+        uses=frozenset({"training"}),
         pool="gpu",
-    )
-    def encoder(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
-        """Train the encoder by masked shot modelling on all titles' fused vectors."""
-        import polars as pl
-
-        lake: DeltaLake = context.resources.lake
-        job: TrainingJob = context.resources.training
-        config = context.resources.encoder_config.config()
-        catalogue = catalogue_of(context)
-        # What is written from here on is for the next training.
-        present = lake.at_present("titles", "fused_embeddings", "global_embeddings")
-        try:
-            titles = training_titles(catalogue, present)
-        except BadInput as error:
-            raise dg.Failure(f"encoder: {error}", allow_retries=False) from error
-        version = digest(ENCODER_CODE, config.identity(), *(f"{title} {made}" for title, made in titles.items()))
-
-        stored = catalogue.stored_in("encoder")
-        if version in stored.values():
-            context.log.info("encoder: nothing changed since the last training, nothing to do")
-            for table in ("encoder_training", "encoder"):
-                yield dg.MaterializeResult(table, metadata={"up_to_date": True}, data_version=dg.DataVersion(version))
-            return
-
-        space = catalogue.encoder_space()
-        update_store(job.store, present, titles, space)
-        run, newest = job.run_folder(version), catalogue.encoder_version
-        earlier = job.run_folder(stored[(newest,)]) if newest else None
-        begin_run(run, config.to_json(), titles, earlier)
-        job.train(context, run)
-
-        started = datetime.fromtimestamp((run / "config.json").stat().st_mtime, UTC)
-        partition = {"encoder_version": f"{started:%Y%m%dT%H%M%SZ}-{version[:8]}"}
-        about: dict[str, Any] = {
-            "titles": len(titles),
-            "delta_versions": present.pinned,
-            "warm_start": (run / "init").exists(),
-        }
-        # The encoder is written last: a version that readers can see is whole.
-        lake.write("encoder_training", partition, pl.read_ndjson(run / "training.jsonl"), version)
-        lake.write("encoder", partition, encoder_rows(run, space, about), version)
-        shown: dict[str, dict[str, Any]] = {"encoder_training": {}, "encoder": figures(run)}
-        for table, more in shown.items():
-            yield dg.MaterializeResult(
-                table,
-                metadata={**lake.write_metadata(table, partition), **partition, **about, **more},
-                data_version=dg.DataVersion(version),
-            )
-        for needless in (run / "checkpoints", *([earlier] if earlier else [])):
-            shutil.rmtree(needless, ignore_errors=True)
-
-    return encoder
+        checks=(has_learnt_context,),
+    ),
+    Stage(
+        (Recipe("contextual_embeddings", ("fused_embeddings", "global_embeddings", "encoder"), "contextualiser"),),
+        "model",
+        contextual_embeddings,
+        kinds=frozenset({"pytorch"}),
+    ),
+)

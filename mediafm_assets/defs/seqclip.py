@@ -10,78 +10,40 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.graph import OWNERS, TITLE_RESOURCES
-from mediafm_assets.materialise import catalogue_of, explain
-from mediafm_assets.versions import SEQCLIP_CODE, Catalogue, digest
-from resources.errors import BadInput, Unavailable
+from mediafm_assets.graph.stage import Recipe, Stage
+from mediafm_assets.graph.versions import Catalogue, digest
+from mediafm_assets.graph.whole import CatalogueRun
+from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.landing import CaptionedClip, LandingZone
-from resources.training import TrainingJob
 
 if TYPE_CHECKING:
     from model.seqclip import FineTuning
 
 
-class SeqClipConfig(dg.ConfigurableResource[Any]):
-    """What is fine-tuned, how, and where the results are kept.
-
-    base:      the CLIP-style checkpoint to begin with: a folder, or a name on the model hub; empty when there is none.
-    overrides: fields of `model.seqclip.FineTuning` that differ from its defaults, as a JSON object.
-    folder:    holds a checkpoint folder for each version. The video encoder may name them: none is ever deleted.
-    """
-
-    base: str
-    overrides: str
-    folder: str
-
-    def config_key(self) -> str:
-        return f"{self.base} {self.overrides}"
-
-    def base_folder(self) -> Path:
-        """The checkpoint's folder. Raises Unavailable, in a sentence, when there is none that can be fine-tuned."""
-        if not self.base:
-            raise Unavailable(
-                "no CLIP checkpoint to fine-tune is configured; set MEDIAFM_SEQCLIP_BASE to a checkpoint's folder or "
-                "its name on the model hub, or MEDIAFM_VIDEO_ENCODER to clip"
-            )
-        from resources.clip import output_dimensions
-        from resources.weights import checkpoint_folder
-
-        folder = checkpoint_folder(self.base)
-        output_dimensions(folder)  # refuses what has not two towers
-        if json.loads((folder / "config.json").read_text())["model_type"] == "siglip2":
-            raise Unavailable(
-                f"the checkpoint {self.base} reads pictures of any shape and cannot be fine-tuned here; "
-                "choose one of a fixed size, such as google/siglip2-base-patch16-224"
-            )
-        if (folder / "seqclip.json").exists():
-            first = json.loads((folder / "seqclip.json").read_text())["base"]
-            raise Unavailable(
-                f"the checkpoint {self.base} is a SeqCLIP fine-tune already, and titles that it was trained on would "
-                f"be held out now; set MEDIAFM_SEQCLIP_BASE to what it was made from, {first}"
-            )
-        return folder
-
-    def settings(self) -> "FineTuning":
-        """Raises BadInput for an unknown field or a value out of range."""
-        from model.seqclip import FineTuning
-
-        try:
-            return FineTuning.from_json(self.overrides)
-        except ValueError as error:
-            raise BadInput(f"MEDIAFM_SEQCLIP_OVERRIDES: {error}") from error
+def base_folder(catalogue: Catalogue) -> Path:
+    """The checkpoint that the fine-tune begins with. Raises Unavailable when there is none that can be fine-tuned."""
+    folder: Path = catalogue.resources["seqclip_config"].base_folder()
+    return folder
 
 
-def captioned_clips(catalogue: Catalogue, lake: DeltaLake, landing: LandingZone) -> tuple[str, list[CaptionedClip]]:
+def settings(catalogue: Catalogue) -> "FineTuning":
+    """Raises BadInput for settings that cannot be."""
+    found: FineTuning = catalogue.resources["seqclip_config"].settings()
+    return found
+
+
+def captioned_clips(catalogue: Catalogue) -> tuple[str, list[CaptionedClip]]:
     """Where the clips to learn from come from, in words, and the clips, those of a title or video in a row.
 
     They are those of the landing zone's pairs files, or, without such a file, the catalogue's own shots, each with what
     is said in it. Raises BadInput when they are too few, or their titles' tables are missing or out of date.
     """
+    landing: LandingZone = catalogue.resources["landing"]
     catalogue.read_all_titles()
     clips, source = landing.captioned_clips(), f"pairs/*.jsonl in {landing.uri}"
     if clips is None:
-        clips, source = shots_and_cues(lake), "the catalogue's own shots and cues"
+        clips, source = shots_and_cues(catalogue.lake), "the catalogue's own shots and cues"
         refuse_stale(catalogue, clips, ("shots", "shot_frames", "text_embeddings"))
     else:
         refuse_stale(catalogue, clips, ("shot_frames",))
@@ -137,19 +99,55 @@ def series_of(catalogue: Catalogue, clip: CaptionedClip) -> str | None:
     return title["series_id"] if title else None
 
 
-def seqclip_version(
-    catalogue: Catalogue, landing: LandingZone, clips: Sequence[CaptionedClip], base: Path, settings: "FineTuning"
-) -> str:
+def seqclip_version(catalogue: Catalogue) -> str:
     """The version of a fine-tune: of its pairs by content, of the checkpoint that it begins with, of its settings."""
     from resources.weights import weights_identity
 
-    parts = [SEQCLIP_CODE, weights_identity(base), json.dumps(asdict(settings), sort_keys=True)]
+    landing: LandingZone = catalogue.resources["landing"]
+    code, begins_with = catalogue.stages.recipe["seqclip"].code, weights_identity(catalogue.once(base_folder))
+    parts = [code, begins_with, json.dumps(asdict(catalogue.once(settings)), sort_keys=True)]
+    _source, clips = catalogue.once(captioned_clips)
     for (video, title_id), of_film in groupby(clips, key=film_of):
         its_clips = list(of_film)
         pictures = landing.video_sha256(its_clips[0]) if video else catalogue.stored("shot_frames", title_id)
         parts.append(json.dumps([video, title_id, pictures, series_of(catalogue, its_clips[0])]))
         parts += [json.dumps([clip.caption, clip.start_s, clip.end_s]) for clip in its_clips]
     return digest(*parts)
+
+
+def checkpoints(catalogue: Catalogue) -> dict[tuple[str, ...], str]:
+    """The fine-tunes that there are: a folder for each version."""
+    folder = Path(catalogue.resources["seqclip_config"].folder)
+    return {(path.name,): path.name for path in folder.glob("*")}
+
+
+def seqclip(run: CatalogueRun) -> Iterator[Any]:
+    """Fine-tune the checkpoint on the laid-out pairs, in the folder of its version."""
+    from model.seqclip import write_pairs
+
+    catalogue, job = run.catalogue, run.resources.training
+    base, tuning = catalogue.once(base_folder), catalogue.once(settings)
+    source, clips = catalogue.once(captioned_clips)
+    run.context.log.info(f"seqclip: {len(clips)} captions from {source}")
+    Path(job.folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="pairs-", dir=job.folder) as folder:
+        framed = pairs_with_frames(catalogue, run.lake, run.landing, clips, tuning.frames)
+        out = Path(run.resources.seqclip_config.folder) / run.version
+        job.fine_tune(run.context, write_pairs(Path(folder), framed), base, out, asdict(tuning))
+    yield from ()
+
+
+def described(run: CatalogueRun) -> dict[str, Any]:
+    """What the materialisation says of the fine-tune of this version."""
+    config = run.resources.seqclip_config
+    out = Path(config.folder) / run.version
+    source, clips = run.catalogue.once(captioned_clips)
+    return {
+        "checkpoint": dg.MetadataValue.path(str(out)),
+        "base": config.base,
+        "pairs_from": source,
+        **as_metadata(json.loads((out / "seqclip.json").read_text()), clips),
+    }
 
 
 def pairs_with_frames(
@@ -209,58 +207,27 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def build(seqclip_config: SeqClipConfig) -> list[dg.AssetsDefinition]:
-    """The asset of this file, for the configuration that it is loaded with."""
+def on_demand(_catalogue: Catalogue) -> bool:
+    """It is made when somebody asks for it, and never by itself."""
+    return False
 
-    @dg.asset(
-        name="seqclip",
-        group_name="model",
-        owners=OWNERS,
-        kinds={"pytorch"},
-        deps=["shots", "shot_frames", "text_embeddings"],
-        code_version=f"{SEQCLIP_CODE} {seqclip_config.config_key()}",
-        required_resource_keys=TITLE_RESOURCES | {"landing", "training", "seqclip_config"},
+
+STAGES = (
+    Stage(
+        (Recipe("seqclip", ("shots", "shot_frames", "text_embeddings", "titles"), "seqclip_config"),),
+        "model",
+        seqclip,
+        scope="catalogue",
+        kinds=frozenset({"pytorch"}),
+        version=seqclip_version,
+        due=on_demand,
+        describe=described,
+        stored=checkpoints,
+        about="A CLIP checkpoint fine-tuned on this catalogue: name its folder in MEDIAFM_VIDEO_MODEL to embed with "
+        "it.\n\nMade on demand only, from the landing zone's captioned clips (`pairs/*.jsonl`), or else from the "
+        "catalogue's own shots and what is said in them. The metadata compares recall on held-out titles before and "
+        "after.",
+        uses=frozenset({"training"}),
         pool="gpu",
-    )
-    def seqclip(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        """A CLIP checkpoint fine-tuned on this catalogue: name its folder in MEDIAFM_VIDEO_MODEL to embed with it.
-
-        Made on demand only, from the landing zone's captioned clips (`pairs/*.jsonl`), or else from the catalogue's own
-        shots and what is said in them. The metadata compares recall on held-out titles before and after.
-        """
-        from model.seqclip import write_pairs
-
-        lake: DeltaLake = context.resources.lake
-        landing: LandingZone = context.resources.landing
-        job: TrainingJob = context.resources.training
-        config: SeqClipConfig = context.resources.seqclip_config
-        catalogue = catalogue_of(context)
-        try:
-            base, settings = config.base_folder(), config.settings()
-            source, clips = captioned_clips(catalogue, lake, landing)
-            version = seqclip_version(catalogue, landing, clips, base, settings)
-            out = Path(config.folder) / version
-            up_to_date = out.exists()
-            if up_to_date:
-                context.log.info(f"seqclip: nothing changed since {out} was made, nothing to do")
-            else:
-                context.log.info(f"seqclip: {len(clips)} captions from {source}")
-                Path(job.folder).mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(prefix="pairs-", dir=job.folder) as folder:
-                    framed = pairs_with_frames(catalogue, lake, landing, clips, settings.frames)
-                    job.fine_tune(context, write_pairs(Path(folder), framed), base, out, asdict(settings))
-        except (BadInput, Unavailable) as error:
-            raise dg.Failure(f"seqclip: {explain(error)}", allow_retries=False) from error
-        report = json.loads((out / "seqclip.json").read_text())
-        return dg.MaterializeResult(
-            metadata={
-                "up_to_date": up_to_date,
-                "checkpoint": dg.MetadataValue.path(str(out)),
-                "base": config.base,
-                "pairs_from": source,
-                **as_metadata(report, clips),
-            },
-            data_version=dg.DataVersion(version),
-        )
-
-    return [seqclip]
+    ),
+)

@@ -8,15 +8,17 @@ is what the UI shows in red.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.graph import CONTRACT, SHAPING, TITLE_RESOURCES, code_version, contract_spec, title_spec
-from mediafm_assets.versions import RECIPES, Catalogue, Shaping, dependencies
+from mediafm_assets.graph.specs import CONTRACT, asset_specs, contract_spec
+from mediafm_assets.graph.stage import ROOT, Stage, Stages
+from mediafm_assets.graph.versions import Catalogue
+from model.modalities import MODALITIES
 from resources.errors import BadInput, Unavailable, one_line
 from resources.lake import ContractError, DeltaLake
 from resources.landing import LandingZone
@@ -63,35 +65,16 @@ class TitleRun:
         return self.lake.read(table, **self.catalogue.partition(table, title_id))
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A part of the step: the tables that it makes of a title, in one go.
-
-    compute: yields (table, rows) in the order in which they are to be written; rows may be an iterator of frames, which
-             is written as it is consumed, in one commit.
-    kinds:   what the UI shows beside the tables' names.
-    """
-
-    tables: tuple[str, ...]
-    group: str
-    compute: "Callable[[TitleRun, str], Rows]"
-    kinds: frozenset[str] = frozenset()
-
-
-def title_assets(stages: Sequence[Stage], shaping: Mapping[str, Shaping], titles_per_run: int) -> dg.AssetsDefinition:
-    """The assets of the stages' tables. `titles` is the first stage."""
-    tables = [table for stage in stages for table in stage.tables]
+def title_assets(stages: Stages, resources: Mapping[str, Any], titles_per_run: int) -> dg.AssetsDefinition:
+    """The assets of everything that is made title by title."""
+    of_titles = stages.of_scope("title")
 
     @dg.multi_asset(
         name="title",
-        specs=[
-            title_spec(table, group=stage.group, shaping=shaping, kinds=set(stage.kinds))
-            for stage in stages
-            for table in stage.tables
-        ],
-        check_specs=[contract_spec(table) for table in tables],
+        specs=[spec for stage in of_titles for spec in asset_specs(stage, stages, resources)],
+        check_specs=[contract_spec(table) for table in stages.title_tables if table in TABLES],
         can_subset=True,
-        required_resource_keys=TITLE_RESOURCES | {"landing"},
+        required_resource_keys=stages.resource_keys.union(*(stage.uses for stage in of_titles)),
         backfill_policy=dg.BackfillPolicy.multi_run(titles_per_run),
     )
     def title(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
@@ -102,7 +85,8 @@ def title_assets(stages: Sequence[Stage], shaping: Mapping[str, Shaping], titles
             for key in asked:
                 yield stored_contract(context.resources.lake, key.asset_key.to_user_string())
             return
-        failures, broken = make_titles(context, [stage for stage in stages if selected & set(stage.tables)])
+        wanted = [stage for stage in of_titles if selected & set(stage.tables)]
+        failures, broken = make_titles(context, catalogue_of(context, stages), wanted)
         for key in asked:
             yield contract_result(key.asset_key.to_user_string(), broken[key.asset_key.to_user_string()])
         if failures:
@@ -112,18 +96,18 @@ def title_assets(stages: Sequence[Stage], shaping: Mapping[str, Shaping], titles
 
 
 def make_titles(
-    context: dg.AssetExecutionContext, stages: Sequence[Stage]
+    context: dg.AssetExecutionContext, catalogue: Catalogue, stages: Sequence[Stage]
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Run the stages for every title of the run. Returns a sentence for each title that failed, and for each table what
     breaks its contract."""
-    missing = preflight({key: getattr(context.resources, key) for key in SHAPING})
-    if missing and stages[0].tables == ("titles",):
+    missing = preflight(catalogue.resources)
+    if missing and stages[0].name == ROOT:
         raise dg.Failure(f"titles: {' '.join(missing)}", allow_retries=False)
-    run = TitleRun(context.resources, catalogue_of(context))
+    run = TitleRun(context.resources, catalogue)
     failures: dict[str, str] = {}
     broken: dict[str, list[str]] = defaultdict(list)
     for title_id in context.partition_keys:
-        if PLANNED in context.run.tags and run.catalogue.failed_before(title_id, fingerprint_of(run, title_id)):
+        if PLANNED in context.run.tags and catalogue.failed_before(title_id, fingerprint_of(run, title_id)):
             continue
         at = stages[0]
         try:
@@ -131,14 +115,14 @@ def make_titles(
                 at = stage
                 make(context, run, stage, title_id)
         except Exception as error:  # whatever it is, it is this title's
-            reason = f"{title_id}: {at.tables[0]}: {explain(error)}"
+            reason = f"{title_id}: {at.name}: {explain(error)}"
             context.log.error(reason, exc_info=None if isinstance(error, BadInput | Unavailable) else error)
             if isinstance(error, ContractError):
-                broken[at.tables[0]].append(reason)
+                broken[at.name].append(reason)
             failures[title_id] = reason
-            remember_failure(context, run, at.tables[0], title_id, explain(error))
+            remember_failure(context, run, at.name, title_id, explain(error))
         else:
-            if title_id in run.catalogue.failures:
+            if title_id in catalogue.failures:
                 run.lake.delete("failures", {"title_id": title_id})
     return failures, broken
 
@@ -148,20 +132,14 @@ def make(context: dg.AssetExecutionContext, run: TitleRun, stage: Stage, title_i
 
     Raises BadInput when an input is missing or stale: vectors of two versions never meet.
     """
-    if "contextual_embeddings" in stage.tables and run.catalogue.encoder_version is None:
-        return  # the titles wait for a training
+    if any(run.catalogue.waits_for(table) for table in stage.tables):
+        return  # the titles wait for a training, say
     started = time.monotonic()
     run.notes.clear()
     stale = stale_tables(run, stage, title_id)
     if set(stage.tables) & set(context.run.tags.get(FORCED, "").split(",")):
         stale = list(stage.tables)
-    rows_of: dict[str, int] = {}
-    if stale:
-        for table, rows in stage.compute(run, title_id):
-            version = version_of(run, table, title_id, rows)
-            partition = run.catalogue.partition(table, title_id)
-            rows_of[table] = run.lake.write(table, partition, rows, version)
-            run.catalogue.wrote(table, partition, version)
+    rows_of = write_title(run, stage, title_id) if stale else {}
     for table in stage.tables:
         metadata: dict[str, Any] = {"up_to_date": table not in stale}
         if table in rows_of:
@@ -170,24 +148,39 @@ def make(context: dg.AssetExecutionContext, run: TitleRun, stage: Stage, title_i
         record(context, run, table, title_id, metadata)
 
 
+def write_title(run: TitleRun, stage: Stage, title_id: str) -> dict[str, int]:
+    """Make and write what the stage makes of the title; the number of rows by table."""
+    rows_of: dict[str, int] = {}
+    for table, rows in stage.compute(run, title_id):
+        version = version_of(run, table, title_id, rows)
+        partition = run.catalogue.partition(table, title_id)
+        rows_of[table] = run.lake.write(table, partition, rows, version)
+        run.catalogue.wrote(table, partition, version)
+    for other in set(stage.tables) - TABLES.keys():
+        made = version_of(run, other, title_id, None)
+        run.catalogue.wrote(other, run.catalogue.partition(other, title_id), made)
+    return rows_of
+
+
 def stale_tables(run: TitleRun, stage: Stage, title_id: str) -> list[str]:
     """The stage's tables that lack the version that they would get. Raises BadInput when an input does."""
-    if stage.tables == ("titles",):
+    stages = run.catalogue.stages
+    if stage.name == ROOT:
         drop = run.landing.drop(title_id)
-        return [] if run.catalogue.is_registered(title_id, drop.drop_fingerprint) else ["titles"]
+        return [] if run.catalogue.is_registered(title_id, drop.drop_fingerprint) else [ROOT]
     if run.catalogue.title(title_id) is None:
         raise BadInput(f"the title is not registered yet; materialise `titles` of {title_id} first")
-    for table in stage.tables:
-        for name in RECIPES[table].inputs:
-            if name in RECIPES and name not in stage.tables and not run.catalogue.is_fresh(name, title_id):
-                state = "missing" if run.catalogue.stored(name, title_id) is None else "out of date"
-                raise BadInput(f"its {name} are {state}; materialise {name} of {title_id} first")
+    for name in dict.fromkeys(name for table in stage.tables for name in stages.recipe[table].inputs):
+        of_title = name in stages.title_tables and name not in stage.tables
+        if of_title and not run.catalogue.is_fresh(name, title_id):
+            state = "missing" if run.catalogue.stored(name, title_id) is None else "out of date"
+            raise BadInput(f"its {name} are {state}; materialise {name} of {title_id} first")
     return [table for table in stage.tables if not run.catalogue.is_fresh(table, title_id)]
 
 
 def version_of(run: TitleRun, table: str, title_id: str, rows: Any) -> str:
     """The version that the table gets: of `titles`, the content's own."""
-    if table == "titles":
+    if table == ROOT:
         version: str = rows["data_version"][0]
         return version
     made = run.catalogue.made_now(table, title_id)
@@ -206,12 +199,13 @@ def record(
 def provenance(catalogue: Catalogue, table: str, title_id: str) -> dict[str, str]:
     """Tags by which Dagster knows the version of a partition and what it was made from. What is stale has the code
     version "unknown", which none is equal to."""
-    fresh = table == "titles" or catalogue.is_fresh(table, title_id)
+    stages = catalogue.stages
+    fresh = table == ROOT or catalogue.is_fresh(table, title_id)
     tags = {
         "dagster/data_version": catalogue.stored(table, title_id) or "",
-        "dagster/code_version": code_version(table, catalogue.resources) if fresh else "unknown",
+        "dagster/code_version": stages.code_version(table, catalogue.resources) if fresh else "unknown",
     }
-    inputs = {name: input_version(catalogue, name, title_id) for name in dependencies(table)}
+    inputs = {name: input_version(catalogue, name, title_id) for name in stages.dependencies(table)}
     return tags | {f"dagster/input_data_version/{name}": version for name, version in inputs.items()}
 
 
@@ -220,9 +214,8 @@ def input_version(catalogue: Catalogue, name: str, title_id: str) -> str:
     if name == "drops":
         row = catalogue.title(title_id)
         return row["drop_fingerprint"] if row else ""
-    if name == "encoder":
-        return catalogue.stored_in("encoder").get((catalogue.encoder_version or "",), "")
-    return catalogue.stored(name, title_id) or ""
+    scope = catalogue.stages.by_table[name].scope
+    return "" if scope == "task" else catalogue.stored(name, title_id if scope == "title" else "") or ""
 
 
 def fingerprint_of(run: TitleRun, title_id: str) -> str:
@@ -286,7 +279,7 @@ def stored_contract(lake: DeltaLake, table: str) -> dg.AssetCheckResult:
 
 def preflight(resources: Mapping[str, Any]) -> list[str]:
     """One sentence for each key, package or checkpoint that the configured encoders lack; cheap, before any work."""
-    encoders = ("video_encoder", "audio_encoder", "text_encoder", "title_encoder")
+    encoders = (*(modality.encoder for modality in MODALITIES), "title_encoder")
     return list(dict.fromkeys(sentence for key in encoders for sentence in resources[key].preflight()))
 
 
@@ -295,6 +288,7 @@ def explain(error: Exception) -> str:
     return str(error) if isinstance(error, BadInput | Unavailable) else one_line(f"{type(error).__name__}: {error}")
 
 
-def catalogue_of(context: Any) -> Catalogue:
-    """The versions of the lake of a run, check or sensor as they are now."""
-    return Catalogue(context.resources.lake, {key: getattr(context.resources, key) for key in SHAPING})
+def catalogue_of(context: Any, stages: Stages, uses: Iterable[str] = ()) -> Catalogue:
+    """The versions of the lake of a run, check or sensor as they are now. `uses`: further keys of resources."""
+    keys = stages.resource_keys.union(uses)
+    return Catalogue(context.resources.lake, {key: getattr(context.resources, key) for key in keys}, stages)

@@ -2,27 +2,34 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.graph import OWNERS, TITLE_RESOURCES, table_spec
-from mediafm_assets.materialise import catalogue_of, explain
-from mediafm_assets.partitions import TASKS, tasks_partitions
-from mediafm_assets.training import read_encoder
-from mediafm_assets.versions import LABELS_CODE, PROBES_CODE, Catalogue, digest
+from mediafm_assets.defs.encoder import read_encoder
+from mediafm_assets.graph.partitions import tasks_partitions
+from mediafm_assets.graph.stage import Recipe, Stage
+from mediafm_assets.graph.versions import Catalogue, digest
+from mediafm_assets.graph.whole import CatalogueRun
+from model.modalities import MODALITIES
+from model.tasks import TASKS
 from resources.errors import BadInput, printable
 from resources.lake import DeltaLake
-from resources.landing import Labels, LandingZone
 from resources.tables import vectors
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+    from mediafm_assets.graph.materialise import Rows
     from model.encoder import Encoder
 
-REPRESENTATIONS = ("video", "audio", "text", "fused", "contextual_clip_alone", "contextual_in_context")
+REPRESENTATIONS = (
+    *(modality.name for modality in MODALITIES),
+    "fused",
+    "contextual_clip_alone",
+    "contextual_in_context",
+)
 """What is probed: each modality, the three concatenated, and the encoder's output with only the clip's shots before it
 ("clip alone") or with the whole title ("in context")."""
 
@@ -30,42 +37,6 @@ SEED = 0
 BEYOND_S = 1.0
 """A clip may end this many seconds after its film: labels are rounded, and containers' durations are not exact."""
 UNUSED_SHOWN = 50
-
-label_files = dg.AssetSpec(
-    "label_files",
-    group_name="landing",
-    partitions_def=tasks_partitions,
-    owners=OWNERS,
-    description="Label files in the landing zone, one for each task, as the landing sensor saw them.",
-)
-
-
-class LabelsToDo(NamedTuple):
-    """What is to be done about one task's labels.
-
-    action:      `write` and `remove` are both made by materialising `clip_labels` of the task.
-    fingerprint: of the label file, for the event of `label_files`; None when there is none.
-    problem:     a sentence for people; the stored labels then stay as they are.
-    """
-
-    action: Literal["write", "remove", "nothing", "problem"]
-    fingerprint: str | None = None
-    problem: str | None = None
-
-
-def labels_to_do(landing: LandingZone, task: str, stored: str | None) -> LabelsToDo:
-    """`stored`: the data version of the task's partition of `clip_labels`; None when there is none.
-
-    Reads the label file for its fingerprint. Whether its rows can be used shows when it is materialised.
-    """
-    try:
-        fingerprint = landing.label_fingerprint(task)
-    except BadInput as error:
-        return LabelsToDo("problem", problem=str(error))
-    if fingerprint is None:
-        return LabelsToDo("remove" if stored else "nothing")
-    return LabelsToDo("nothing" if stored == labels_version(fingerprint) else "write", fingerprint)
-
 
 with warnings.catch_warnings():
     # Checks by partition are a preview in the pinned Dagster; the UI then shows whose label file has bad rows.
@@ -78,62 +49,39 @@ with warnings.catch_warnings():
     )
 
 
-@dg.multi_asset(
-    name="clip_labels",
-    specs=[
-        table_spec(
-            "clip_labels",
-            group_name="evaluation",
-            deps=["label_files"],
-            partitions_def=tasks_partitions,
-            skippable=True,  # the checks of a table's contract have no partition to read when its labels are removed
-            code_version=LABELS_CODE,
-        )
-    ],
-    check_specs=[EVERY_ROW_USABLE],
-)
-def clip_labels(context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaLake], landing: LandingZone) -> Any:
+def labels_version(catalogue: Catalogue, task: str) -> str | None:
+    """The version of a task's labels, from the content of their file; None when there is none. Raises BadInput when the
+    task has two files, or one that cannot be read. Whether its rows can be used shows when they are made."""
+    fingerprint = catalogue.resources["landing"].label_fingerprint(task)
+    return None if fingerprint is None else digest(catalogue.stages.recipe["clip_labels"].code, fingerprint)
+
+
+def clip_labels(run: CatalogueRun) -> "Rows":
     """Labels follow their file: its usable rows replace the task's partition, and when it is gone, the partition goes.
     Refused rows are listed by file, line and reason. A file that cannot be used at all leaves the labels before it."""
-    task = context.partition_key
-    partition = {"task": task}
-    try:
-        # In this order: if the file changes meanwhile, its new rows get its old version, and are written again.
-        version = labels_version(landing.label_fingerprint(task))
-        labels = landing.labels(task)
-    except Exception as error:
-        raise dg.Failure(f"{task}: clip_labels: {explain(error)}", allow_retries=False) from error
+    # Its version was read before: if the file changes meanwhile, its new rows get the old version, and are made again.
+    labels = run.landing.labels(run.task or "")
     if labels is None:
-        lake.delete("clip_labels", partition)
-        context.log.info(f"{task}: there is no label file (any more); the task has no labels")
-        context.log_event(
-            dg.AssetMaterialization(
-                "clip_labels",
-                partition=task,
-                metadata={"dagster/row_count": 0},
-                tags={"dagster/data_version": labels_version(None)},
-            )
+        raise BadInput("the label file went while it was read; materialise the task again")
+    yield "clip_labels", with_all_labels(labels.rows)
+
+
+def refused_rows(run: CatalogueRun) -> dict[str, Any]:
+    """What the materialisation and the check say of rows that were refused."""
+    labels = run.landing.labels(run.task or "")
+    refused = labels.refused if labels else []
+    for row in refused:
+        run.context.log.warning(f"{run.task}: {row}")
+    run.checked.append(
+        dg.AssetCheckResult(
+            check_name=EVERY_ROW_USABLE.name,
+            asset_key="clip_labels",
+            passed=not refused,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="; ".join(map(str, refused[:3])) or None,  # what the UI shows without a click
         )
-        yield dg.AssetCheckResult(check_name=EVERY_ROW_USABLE.name, asset_key="clip_labels", passed=True)
-        return
-    if lake.data_versions("clip_labels").get((task,)) != version:
-        lake.write("clip_labels", partition, with_all_labels(labels.rows), version)
-    metadata = {**lake.write_metadata("clip_labels", partition), **refused_metadata(labels)}
-    yield dg.MaterializeResult("clip_labels", metadata=metadata, data_version=dg.DataVersion(version))
-    yield dg.AssetCheckResult(
-        check_name=EVERY_ROW_USABLE.name,
-        asset_key="clip_labels",
-        passed=not labels.refused,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(map(str, labels.refused[:3])) or None,  # what the UI shows without a click
     )
-    for refused in labels.refused:
-        context.log.warning(f"{task}: {refused}")
-
-
-def refused_metadata(labels: Labels) -> dict[str, Any]:
-    """What the materialisation says of rows that were refused."""
-    return {"refused_rows": labels.refused_rows, "refused": [str(row) for row in labels.refused]}
+    return {"refused_rows": labels.refused_rows if labels else 0, "refused": [str(row) for row in refused]}
 
 
 def with_all_labels(rows: "pl.DataFrame") -> "pl.DataFrame":
@@ -146,63 +94,30 @@ def with_all_labels(rows: "pl.DataFrame") -> "pl.DataFrame":
     )
 
 
-@dg.multi_asset(
-    name="probe_metrics",
-    specs=[
-        table_spec(
-            "probe_metrics",
-            group_name="evaluation",
-            deps=["contextual_embeddings", "clip_labels", "encoder"],
-            kinds={"scikitlearn"},
-            code_version=PROBES_CODE,
-        )
-    ],
-    required_resource_keys=TITLE_RESOURCES,
-)
-def probe_metrics(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+def probe_metrics(run: CatalogueRun) -> "Rows":
     """Probe every representation on every task, with folds grouped by title."""
     import polars as pl
 
     from model.probes import probe
 
-    lake: DeltaLake = context.resources.lake
-    catalogue = catalogue_of(context)
-    encoder_version, version = catalogue.encoder_version, metrics_version(catalogue)
-    if encoder_version is None or version is None:
-        raise dg.Failure("probe_metrics: no encoder was trained yet; materialise `encoder` first", allow_retries=False)
-    partition = {"encoder_version": encoder_version}
-    clips, unused = clips_by_task(lake, encoder_version)
-    if catalogue.stored_in("probe_metrics").get((encoder_version,)) != version:
-        cells = []
-        pooled = clip_vectors(lake, encoder_version, {clip for rows in clips.values() for clip in spans_of(rows)})
-        for task, rows in clips.items():
-            for representation in REPRESENTATIONS:
-                features = [pooled[clip][representation] for clip in spans_of(rows)]
-                result = probe(task, features, rows["target"].to_list(), rows["title_id"].to_list(), seed=SEED)
-                cells.append({"task": task, "representation": representation, **result._asdict()})
-            context.log.info(f"{task}: {len(rows)} clips probed")
-        lake.write("probe_metrics", partition, pl.DataFrame(cells), version)
-    yield dg.MaterializeResult(
-        "probe_metrics",
-        metadata={
-            **lake.write_metadata("probe_metrics", partition),
-            **partition,
-            **unused_metadata(unused),
-            "scores": dg.MarkdownMetadataValue(as_markdown(lake.read("probe_metrics", **partition))),
-        },
-        data_version=dg.DataVersion(version),
-    )
+    encoder_version = run.partition["encoder_version"]
+    clips, _unused = run.catalogue.once(clips_by_task)
+    cells = []
+    pooled = clip_vectors(run.lake, encoder_version, {clip for rows in clips.values() for clip in spans_of(rows)})
+    for task, rows in clips.items():
+        for representation in REPRESENTATIONS:
+            features = [pooled[clip][representation] for clip in spans_of(rows)]
+            result = probe(task, features, rows["target"].to_list(), rows["title_id"].to_list(), seed=SEED)
+            cells.append({"task": task, "representation": representation, **result._asdict()})
+        run.context.log.info(f"{task}: {len(rows)} clips probed")
+    yield "probe_metrics", pl.DataFrame(cells)
 
 
-def labels_version(fingerprint: str | None) -> str:
-    """The version of a task's labels, from the fingerprint of their file."""
-    return digest(LABELS_CODE, fingerprint)
-
-
-def contextual_titles(catalogue: Catalogue) -> list[str]:
-    """The titles that have contextual embeddings from the newest encoder."""
-    made = catalogue.stored_in("contextual_embeddings")
-    return sorted(title for encoder_version, title in made if encoder_version == catalogue.encoder_version)
+def scores(run: CatalogueRun) -> dict[str, Any]:
+    """What the materialisation says: the scores, and the labelled clips that could not be probed."""
+    _clips, unused = run.catalogue.once(clips_by_task)
+    metrics = run.lake.read("probe_metrics", **run.partition)
+    return {**unused_metadata(unused), "scores": dg.MarkdownMetadataValue(as_markdown(metrics))}
 
 
 def metrics_version(catalogue: Catalogue) -> str | None:
@@ -212,10 +127,16 @@ def metrics_version(catalogue: Catalogue) -> str | None:
     """
     if catalogue.encoder_version is None:
         return None
-    made = [title for title in contextual_titles(catalogue) if title in catalogue.labelled_titles]
-    titles = [f"{title} {catalogue.stored('contextual_embeddings', title)}" for title in made]
+    labelled = catalogue.once(labelled_titles)
+    made = catalogue.titles_in("contextual_embeddings").items()
+    titles = [f"{title} {version}" for title, version in made if title in labelled]
     labels = [f"{task} {version}" for (task,), version in sorted(catalogue.stored_in("clip_labels").items())]
-    return digest(PROBES_CODE, catalogue.encoder_version, *titles, *labels)
+    return digest(catalogue.stages.recipe["probe_metrics"].code, catalogue.encoder_version, *titles, *labels)
+
+
+def labelled_titles(catalogue: Catalogue) -> frozenset[str]:
+    """The titles that label files name."""
+    return frozenset(catalogue.lake.scan("clip_labels").select("title_id").unique().collect()["title_id"])
 
 
 Clip = tuple[str, float, float]
@@ -226,26 +147,29 @@ def spans_of(clips: "pl.DataFrame") -> list[Clip]:
     return clips.select("title_id", "start_s", "end_s").rows()
 
 
-def clips_by_task(lake: DeltaLake, encoder_version: str) -> "tuple[dict[str, pl.DataFrame], pl.DataFrame]":
+def clips_by_task(catalogue: Catalogue) -> "tuple[dict[str, pl.DataFrame], pl.DataFrame]":
     """The labelled clips that can be probed, by task, with a column `target`; and those that cannot, with a `reason`.
 
     Titles that are registered and have no contextual embeddings from this encoder yet are left out of both: they wait.
-    A task without a label file has no clips; clip_genre then takes the clips of the other tasks. Where a clip has no
-    genres of its own, they are its title's.
+    A task without a label file has no clips, unless its labels stand in `titles`: it then takes the clips of the other
+    tasks. Where a clip has no labels of its own, they are its title's.
     """
     import polars as pl
 
-    labels, unused = usable_labels(lake, encoder_version)
-    genres = lake.scan("titles").select("title_id", "genres").collect()
-    targets = {"clip_popularity": "score", "clip_retrieval": "label"}
+    lake = catalogue.lake
+    labels, unused = usable_labels(lake, catalogue.encoder_version or "")
     by_task = {}
-    for task in TASKS:
-        clips = labels.filter(pl.col("task") == task)
-        if task == "clip_genre":
+    for task in TASKS.values():
+        clips = labels.filter(pl.col("task") == task.name)
+        if task.of_titles:
             clips = labels.unique(["title_id", "start_s", "end_s"], maintain_order=True) if clips.is_empty() else clips
-            own = pl.col("labels") if task in labels["task"] else pl.lit(None, dtype=pl.List(pl.String))
-            clips = clips.join(genres, on="title_id", how="left").with_columns(own.fill_null(pl.col("genres")))
-        by_task[task] = clips.with_columns(pl.col(targets.get(task, "labels")).alias("target"))
+            label = pl.col(task.label)
+            own = label if task.name in labels["task"] else pl.lit(None, dtype=labels.schema[task.label])
+            titles = lake.scan("titles").select("title_id", pl.col(task.of_titles).alias("of_title")).collect()
+            clips = clips.join(titles, on="title_id", how="left").with_columns(
+                own.fill_null(pl.col("of_title")).alias(task.label)
+            )
+        by_task[task.name] = clips.with_columns(pl.col(task.label).alias("target"))
     return by_task, unused
 
 
@@ -341,4 +265,36 @@ def as_markdown(metrics: "pl.DataFrame") -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-ASSETS = [clip_labels, probe_metrics]
+STAGES = (
+    Stage(
+        (Recipe("clip_labels", ("label_files",)),),
+        "evaluation",
+        clip_labels,
+        scope="task",
+        version=labels_version,
+        describe=refused_rows,
+        reports=(EVERY_ROW_USABLE,),
+    ),
+    Stage(
+        (
+            Recipe(
+                "probe_metrics",
+                (
+                    "contextual_embeddings",
+                    "clip_labels",
+                    "encoder",
+                    "fused_embeddings",
+                    "global_embeddings",
+                    "titles",
+                ),
+                code="2",
+            ),
+        ),
+        "evaluation",
+        probe_metrics,
+        scope="catalogue",
+        kinds=frozenset({"scikitlearn"}),
+        version=metrics_version,
+        describe=scores,
+    ),
+)
