@@ -20,16 +20,17 @@ from pathlib import Path
 import polars as pl
 from orchestration import land
 
-COMMAND = [sys.executable, "-m", "mediafm_assets.cli", "materialize", "--no-train"]
+COMMAND = [sys.executable, "-m", "mediafm_assets.commands.cli", "materialize", "--no-train"]
 TICKS = """
 import time, resource, dagster as dg
 from mediafm_assets.definitions import defs
-from mediafm_assets.profiles import resources
-from mediafm_assets.sensors import automation, landing_sensor
+from mediafm_assets.settings import resources
+from mediafm_assets.stages import all_stages
+from mediafm_assets.graph.sensors import automation_sensor, landing_sensor
 with dg.DagsterInstance.get() as instance:
     cursors = {}
     for number in range(COUNT):
-        for sensor in (landing_sensor, automation):
+        for sensor in (landing_sensor, automation_sensor(all_stages())):
             started = time.perf_counter()
             with dg.build_sensor_context(
                 instance, cursor=cursors.get(sensor.name), definitions=defs(), resources=resources()
@@ -59,17 +60,17 @@ def measured(command: list[str], env: Mapping[str, str]) -> tuple[float, float]:
 
 def multiply(root: Path) -> None:
     """Give every landed title the rows of the first, which the command has made."""
-    from mediafm_assets.plan import TITLE_TABLES
-    from mediafm_assets.profiles import resources, shaping
-    from mediafm_assets.versions import Catalogue
+    from mediafm_assets.graph.versions import Catalogue
+    from mediafm_assets.settings import resources
+    from mediafm_assets.stages import all_stages
 
     configured = resources(environment(root))
     lake = configured["lake"]
     drops = configured["landing"].look().drops
     first, others = drops[0], drops[1:]
-    for table in TITLE_TABLES[:-1]:
+    for table in all_stages().title_tables[:-1]:
         rows = lake.read(table, title_id=first.title_id)
-        catalogue = Catalogue(lake, shaping(configured))
+        catalogue = Catalogue(lake, configured, all_stages())
         catalogue.read_all_titles()
         copies = []
         for drop in others:

@@ -50,7 +50,7 @@ def trained(config: Config, titles: int, world: World) -> Encoder:
             f"skill over {validation['best_trivial']}: {validation['skill']:.3f}  (target > 0.3); of a predictor that "
             f"knows everything but the noise, cosine {ceiling:.3f}: {skill(ceiling, best):.3f}"
         )
-        return load(run.out / "export")
+        return load(run.folder.export)
 
 
 def representations(

@@ -50,30 +50,23 @@ def land(folder: Path, titles: int, bad: int, same: bool = False) -> None:
 
 def without_dagster(titles: int) -> tuple[float, int]:
     """Seconds of the same stages over the same drops, called one after the other, and the partitions made."""
-    from mediafm_assets.definitions import STAGES
-    from mediafm_assets.graph import SHAPING
-    from mediafm_assets.materialise import TitleRun, stale_tables, version_of
-    from mediafm_assets.profiles import resources
-    from mediafm_assets.versions import Catalogue
+    from mediafm_assets.graph.materialise import TitleRun, stale_tables, write_title
+    from mediafm_assets.graph.versions import Catalogue
+    from mediafm_assets.settings import resources
+    from mediafm_assets.stages import all_stages
 
     configured = resources()
     lake = configured["lake"]
     lake.create_tables()
     namespace = argparse.Namespace(**configured)
-    run = TitleRun(namespace, Catalogue(lake, {key: configured[key] for key in SHAPING}))
+    run = TitleRun(namespace, Catalogue(lake, configured, all_stages()))
     started, made = time.perf_counter(), 0
     for drop in configured["landing"].look().drops[:titles]:
         try:
-            for stage in STAGES:
-                if "contextual_embeddings" in stage.tables:
-                    continue
-                stale_tables(run, stage, drop.title_id)
-                for table, rows in stage.compute(run, drop.title_id):
-                    version = version_of(run, table, drop.title_id, rows)
-                    partition = run.catalogue.partition(table, drop.title_id)
-                    lake.write(table, partition, rows, version)
-                    run.catalogue.wrote(table, partition, version)
-                    made += 1
+            for stage in all_stages().of_scope("title"):
+                if not any(run.catalogue.waits_for(table) for table in stage.tables):
+                    stale_tables(run, stage, drop.title_id)
+                    made += len(write_title(run, stage, drop.title_id))
         except Exception as error:
             print(f"{drop.title_id}: {error}"[:100], file=sys.stderr)
     return time.perf_counter() - started, made
@@ -127,7 +120,7 @@ def main() -> None:
         shutil.rmtree(root / "alone")
         alone, made = without_dagster(options.titles)
 
-        from mediafm_assets.cli import main as mediafm
+        from mediafm_assets.commands.cli import main as mediafm
 
         os.environ["MEDIAFM_LAKE"] = str(root / "lake")
         started = time.perf_counter()

@@ -69,7 +69,7 @@ def fine_tuned(seed: int) -> dict[str, Any]:
     """Materialise the asset with that seed; its metadata."""
     import dagster as dg
 
-    from mediafm_assets.headless import driver
+    from mediafm_assets.commands.headless import driver
 
     os.environ["MEDIAFM_SEQCLIP_OVERRIDES"] = json.dumps({**SETTINGS, "seed": seed})
     with driver() as work:
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def measure(root: Path, titles: int, shots: int, seeds: int) -> None:
-    from mediafm_assets.cli import main as mediafm
+    from mediafm_assets.commands.cli import main as mediafm
     from resources.demo_catalogue import render_catalogue
     from resources.lake import DeltaLake
 

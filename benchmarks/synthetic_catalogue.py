@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.fusion import MODALITY_DIM, fuse
+from model.fusion import fuse
 from model.store import Store, StoredTitle
 
 SETTING, VIEW, TENSION, MOOD, TOPIC = 32, 16, 8, 8, 16  # latent dimensions
@@ -31,6 +31,7 @@ PACES = (1, 2, 3, 4)  # shots before the viewpoint changes
 PLOTS = ((0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2), (2, 0, 3, 1))  # tension, act by act
 VIEWS_DIFFER = 1.6  # as the settings by 1
 SPACE = "synthetic-v3"
+WIDTH = 768  # of each modality
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class World:
     def __init__(self, seed: int = 0, noise: float = 0.35) -> None:
         rng = np.random.default_rng([seed, 0])
         self.noise = noise
-        self.video = rng.standard_normal((SETTING + VIEW + TENSION, MODALITY_DIM)) / np.sqrt(MODALITY_DIM)
-        self.audio = rng.standard_normal((SETTING + MOOD, MODALITY_DIM)) / np.sqrt(MODALITY_DIM)
-        self.text = rng.standard_normal((TOPIC + MOOD, MODALITY_DIM)) / np.sqrt(MODALITY_DIM)
-        self.common = rng.standard_normal((3, MODALITY_DIM)) / np.sqrt(MODALITY_DIM)  # what every shot has
+        self.video = rng.standard_normal((SETTING + VIEW + TENSION, WIDTH)) / np.sqrt(WIDTH)
+        self.audio = rng.standard_normal((SETTING + MOOD, WIDTH)) / np.sqrt(WIDTH)
+        self.text = rng.standard_normal((TOPIC + MOOD, WIDTH)) / np.sqrt(WIDTH)
+        self.common = rng.standard_normal((3, WIDTH)) / np.sqrt(WIDTH)  # what every shot has
         self.tensions = unit(rng.standard_normal((4, TENSION)))
         self.moods = unit(rng.standard_normal((4, MOOD)))
 
@@ -62,7 +63,7 @@ class World:
         labels = {"tension": script.tension, "mood": script.mood, "pace": script.pace}
         # The title's metadata tells its settings, faintly, and nothing of the labels.
         about = script.settings.mean(axis=0) @ self.video[:SETTING]
-        about += 0.5 * unit(rng.standard_normal((1, MODALITY_DIM)))[0]
+        about += 0.5 * unit(rng.standard_normal((1, WIDTH)))[0]
         return SyntheticTitle(title_id, vectors, unit(about).astype(np.float32), labels, script)
 
     def shown(self, script: "Script", rng: np.random.Generator) -> NDArray[np.float32]:
@@ -70,7 +71,7 @@ class World:
         n = len(script.setting)
 
         def seen(common: NDArray, map_: NDArray, *latents: NDArray) -> NDArray:
-            noise = self.noise * unit(rng.standard_normal((n, MODALITY_DIM)))
+            noise = self.noise * unit(rng.standard_normal((n, WIDTH)))
             return 0.5 * common + np.concatenate(latents, axis=1) @ map_ + noise
 
         def faint(latent: NDArray) -> NDArray:
@@ -79,12 +80,13 @@ class World:
         setting, view = script.settings[script.setting], script.views[script.setting, script.view]
         feeling = faint(self.moods[script.mood])
         strain = faint(self.tensions[script.tension])
+        every = np.ones(n, dtype=bool)
         return fuse(
-            seen(self.common[0], self.video, setting, VIEWS_DIFFER * view, strain),
-            seen(self.common[1], self.audio, 0.7 * setting, feeling),
-            seen(self.common[2], self.text, script.topic, feeling),
-            has_audio=np.ones(n, dtype=bool),
-            has_text=script.has_text,
+            {
+                "video": (seen(self.common[0], self.video, setting, VIEWS_DIFFER * view, strain), every),
+                "audio": (seen(self.common[1], self.audio, 0.7 * setting, feeling), every),
+                "text": (seen(self.common[2], self.text, script.topic, feeling), script.has_text),
+            }
         )
 
 

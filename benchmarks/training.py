@@ -27,11 +27,11 @@ from model.attention import attend
 from model.batches import Batch, training_batches, windows_of
 from model.config import Config
 from model.encoder import Encoder
+from model.objective import MaskedShotModelling
 from model.optim import optimizers, parameter_groups
 from model.packing import Packing
 from model.precision import matmul_dtype
 from model.store import Store, StoredTitle
-from model.train import MaskedShotModelling
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPE = matmul_dtype(DEVICE)

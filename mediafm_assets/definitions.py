@@ -2,31 +2,26 @@
 
 import dagster as dg
 
-from mediafm_assets import checks, embeddings, evaluation, ingest, maintenance, seqclip, training
-from mediafm_assets.materialise import title_assets
-from mediafm_assets.profiles import resources, shaping
-from mediafm_assets.sensors import automation, landing_sensor
-
-STAGES = (*ingest.STAGES, *embeddings.STAGES, *training.STAGES)
+from mediafm_assets.graph.checks import asset_checks
+from mediafm_assets.graph.materialise import title_assets
+from mediafm_assets.graph.sensors import automation_sensor, landing_sensor
+from mediafm_assets.graph.whole import whole_asset
+from mediafm_assets.settings import resources
+from mediafm_assets.stages import all_stages, declared
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    configured = resources()
-    assets: list[dg.AssetSpec | dg.AssetsDefinition] = [
-        ingest.drops,
-        title_assets(STAGES, shaping(configured), int(configured["titles_per_run"])),
-        training.encoder_assets(configured["encoder_config"]),
-        *seqclip.build(configured["seqclip_config"]),
-        evaluation.label_files,
-        *evaluation.ASSETS,
-        maintenance.maintenance,
-    ]
+    configured, stages = resources(), all_stages()
     return dg.Definitions(
-        assets=assets,
-        asset_checks=checks.CHECKS,
-        sensors=[landing_sensor, automation],
-        schedules=[maintenance.weekly_maintenance],
+        assets=[
+            title_assets(stages, configured, int(configured["titles_per_run"])),
+            *(whole_asset(stage, stages, configured) for stage in stages.all if stage.scope != "title"),
+            *declared("ASSETS"),
+        ],
+        asset_checks=[*asset_checks(stages)],
+        sensors=[landing_sensor, automation_sensor(stages)],
+        schedules=declared("SCHEDULES"),
         resources=configured,
         # A process for each step would load the models again; trainings have processes of their own all the same.
         executor=dg.in_process_executor,

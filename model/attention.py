@@ -20,21 +20,23 @@ from model.packing import Packing
 
 
 @torch.compiler.disable  # the sequences' lengths are new at every step, and a graph would be compiled for each
-def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, asked: Tensor | None = None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_indices: Tensor | None = None) -> Tensor:
     """Softmax attention within each packed sequence.
 
-    q: (A, heads, width), the queries of the tokens `asked`, (A,) and rising; of all T tokens if that is None.
+    q: (A, heads, width), the queries of the tokens `query_indices`, (A,) and rising; of all T tokens if that is None.
     k, v: (T, heads, width). Returns (A, heads, width).
     """
     lengths = packing.lengths
-    starts = packing.starts if asked is None else torch.searchsorted(asked, packing.starts, out_int32=True)
+    cu_queries = packing.cu_seqlens
+    if query_indices is not None:
+        cu_queries = torch.searchsorted(query_indices, packing.cu_seqlens, out_int32=True)
     if q.is_cuda and q.dtype != torch.float32:
         from torch.nn.attention.varlen import varlen_attn
 
-        out = varlen_attn(q, k, v, starts, packing.starts, max(lengths), max(lengths))
+        out = varlen_attn(q, k, v, cu_queries, packing.cu_seqlens, max(lengths), max(lengths))
         assert isinstance(out, Tensor)  # a tuple only where auxiliary results are asked for
         return out
-    queries = lengths if asked is None else tuple(starts.diff().tolist())
+    queries = lengths if query_indices is None else tuple(cu_queries.diff().tolist())
     if q.dtype == torch.bfloat16 and q.requires_grad:
         return _Attention.apply(q, k, v, queries, lengths)
     sequences = zip(_sequences(queries, q), _sequences(lengths, k), _sequences(lengths, v), strict=True)
@@ -53,8 +55,8 @@ class _Attention(torch.autograd.Function):
         q = q * q.shape[-1] ** -0.5
         out = torch.empty_like(q)
         probabilities = []
-        asked, seen = (_sequences(queries, x) for x in (q, out)), (_sequences(lengths, x) for x in (k, v))
-        for qs, os, ks, vs in zip(*asked, *seen, strict=True):
+        asking, seen = (_sequences(queries, x) for x in (q, out)), (_sequences(lengths, x) for x in (k, v))
+        for qs, os, ks, vs in zip(*asking, *seen, strict=True):
             p = torch.bmm(qs, ks.mT).softmax(-1)  # (heads, queries, length)
             os.copy_(torch.bmm(p, vs))
             probabilities.append(p)
@@ -66,9 +68,9 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *probabilities = ctx.saved_tensors
         d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        asked = (_sequences(ctx.queries, x) for x in (q, d_out, d_q))
+        asking = (_sequences(ctx.queries, x) for x in (q, d_out, d_q))
         seen = (_sequences(ctx.lengths, x) for x in (k, v, d_k, d_v))
-        for p, qs, d_os, d_qs, ks, vs, d_ks, d_vs in zip(probabilities, *asked, *seen, strict=True):
+        for p, qs, d_os, d_qs, ks, vs, d_ks, d_vs in zip(probabilities, *asking, *seen, strict=True):
             d_vs.copy_(torch.bmm(p.mT, d_os))
             # The softmax's derivative: dS = P * (dP - rowsum(P * dP)).
             d_s = torch._softmax_backward_data(torch.bmm(d_os, vs.mT), p, -1, p.dtype)
@@ -92,9 +94,9 @@ class Rotation:
     sin: Tensor  # (T, 1, width), negative in the first half
 
     @classmethod
-    def of(cls, places: Tensor, width: int, dtype: torch.dtype) -> "Rotation":
-        """places: (T,) of the tokens in their sequences; width: of a head"""
-        angles = places[:, None, None].float() * frequencies(width).to(places.device)
+    def of(cls, position_ids: Tensor, width: int, dtype: torch.dtype) -> "Rotation":
+        """position_ids: (T,) of the tokens in their sequences; width: of a head"""
+        angles = position_ids[:, None, None].float() * frequencies(width).to(position_ids.device)
         cos, sin = angles.cos(), angles.sin()
         return cls(torch.cat([cos, cos], dim=-1).to(dtype), torch.cat([-sin, sin], dim=-1).to(dtype))
 

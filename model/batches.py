@@ -5,7 +5,6 @@ after the other, and step s takes rows s*B ... (s+1)*B - 1 of it. A step's rows 
 cost, and each rank's share is cut into microbatches of bounded size; neither changes what the step computes.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ import torch
 from torch import Tensor
 
 from model.config import Config
-from model.fusion import FUSED_DIM, MODALITIES
 from model.masking import ORDER, WHOLE, Mask, permutation, training_mask
 from model.packing import Packing
+from model.splits import Group, group_of, held_out
 from model.store import Entry, Store
 from model.windows import windows
 
@@ -38,17 +37,17 @@ class Window:
 
 @dataclass(frozen=True)
 class Batch:
-    """B sequences of S shots together, m of them masked."""
+    """B sequences of S shots together, m of them masked; fused vectors of D numbers."""
 
-    shots: Tensor  # (S, 2304) float16, as the encoder sees them: swapped, and blocks of hidden modalities zero
+    shots: Tensor  # (S, D) float16, as the encoder sees them: swapped, and blocks of hidden modalities zero
     global_embeddings: Tensor  # (B, g) float32; zeros where [GLOBAL] is dropped
     packing: Packing
     masked: Tensor  # (m,) indices into the S shots, those that [MASK] replaces
     predicted: Tensor  # (q,) the same, then those swapped or kept, if any
-    targets: Tensor  # (q, 2304) float16, the true vectors of the predicted shots
+    targets: Tensor  # (q, D) float16, the true vectors of the predicted shots
     partly_masked: Tensor  # (p,) indices of the shots that lack one modality; empty but for modality-wise masking
     hidden_modality: Tensor  # (p,) which one
-    partial_targets: Tensor  # (p, 2304) float16, their whole vectors
+    partial_targets: Tensor  # (p, D) float16, their whole vectors
 
     def to(self, device: torch.device) -> "Batch":
         if self.shots.device.type == device.type:
@@ -70,33 +69,23 @@ def windows_of(titles: Iterable[Entry], config: Config) -> list[Window]:
     ]
 
 
+def predictable(store: Store, sequences: Iterable[Window]) -> list[Window]:
+    """The windows that have a shot to predict; the others, of shots without any modality, teach nothing."""
+    return [w for w in sequences if not store.empty(w.title, w.start, w.stop).all()]
+
+
 def split(titles: Iterable[Entry], config: Config) -> tuple[list[Entry], list[Entry]]:
-    """Titles to train on and to validate on, never a series in both; none to validate on when there are too few groups.
-
-    A group is a series, or a title without one. A group's side is decided by a hash of the seed and its name: those
-    in the lowest validation_share of the hash's range are held out, and always the lowest of all. So a catalogue that
-    grows never holds out what an earlier training, whose weights it may start from, has trained on.
+    """Titles to train on and to validate on, never a series in both (`model.splits`); none to validate on when there
+    are too few groups.
     """
-    groups: dict[tuple[str, str], list[Entry]] = {}
+    groups: dict[Group, list[Entry]] = {}
     for title in titles:
-        group = ("series", title.series_id) if title.series_id else ("title", title.title_id)
-        groups.setdefault(group, []).append(title)
-    if len(groups) < config.minimum_groups:
-        return [title for group in sorted(groups) for title in groups[group]], []
-    places = {group: _place(config.seed, group) for group in groups}
-    lowest, *_, highest = sorted(groups, key=places.__getitem__)
-    held_out = {group for group, place in places.items() if place < config.validation_share}
-    held_out = (held_out | {lowest}) - {highest}
+        groups.setdefault(group_of(title.title_id, title.series_id), []).append(title)
+    held = held_out(groups, config.validation_share, config.seed) if len(groups) >= config.minimum_groups else set()
     return (
-        [title for group in sorted(groups) if group not in held_out for title in groups[group]],
-        [title for group in sorted(held_out) for title in groups[group]],
+        [title for group in sorted(groups) if group not in held for title in groups[group]],
+        [title for group in sorted(held) for title in groups[group]],
     )
-
-
-def _place(seed: int, group: tuple[str, str]) -> float:
-    """A uniform number in [0, 1) that depends on seed and group alone."""
-    words = hashlib.blake2b("\0".join((str(seed), *group)).encode(), digest_size=8).digest()
-    return int.from_bytes(words) / 2.0**64
 
 
 class Order:
@@ -150,7 +139,7 @@ class Resident:
     """
 
     def __init__(self, store: Store, device: torch.device) -> None:
-        self.vectors = torch.empty(store.shots, FUSED_DIM, dtype=torch.float16, device=device)
+        self.vectors = torch.empty(store.shots, store.fused_dim, dtype=torch.float16, device=device)
         self.first: dict[str, int] = {}
         first = 0
         for title in store.entries:
@@ -161,18 +150,18 @@ class Resident:
     @staticmethod
     def fits(store: Store, device: torch.device) -> bool:
         """Whether the vectors leave at least half of the GPU's free memory to the training."""
-        return device.type == "cuda" and store.shots * FUSED_DIM * 2 < torch.cuda.mem_get_info(device)[0] / 2
+        return device.type == "cuda" and store.shots * store.fused_dim * 2 < torch.cuda.mem_get_info(device)[0] / 2
 
     def read(self, sequences: list[Window]) -> Tensor:
-        """The windows' shots, one window after the other: (S, 2304)"""
+        """The windows' shots, one window after the other: (S, D)"""
         firsts = [self.first[window.title.title_id] for window in sequences]
         rows = [np.arange(f + w.start, f + w.stop) for f, w in zip(firsts, sequences, strict=True)]
         return self.vectors[torch.from_numpy(np.concatenate(rows)).to(self.vectors.device, non_blocking=True)]
 
 
 def read_windows(store: Store, sequences: list[Window]) -> Tensor:
-    """The windows' shots, one window after the other, read from the disk or its cache: (S, 2304)"""
-    shots = torch.empty(sum(window.shots for window in sequences), FUSED_DIM, dtype=torch.float16)
+    """The windows' shots, one window after the other, read from the disk or its cache: (S, D)"""
+    shots = torch.empty(sum(window.shots for window in sequences), store.fused_dim, dtype=torch.float16)
     rows, first = shots.numpy(), 0
     for window in sequences:
         store.read(window.title, window.start, window.stop, out=rows[first : first + window.shots])
@@ -206,11 +195,12 @@ def gather(store: Store, sequences: list[tuple[Window, Mask]], resident: Residen
     predicted = torch.cat([masked, left])
     targets, partial_targets = shots[predicted], shots[partly_masked]
     shots[swapped_shots] = shots[source]
-    by_modality = shots.unflatten(1, (len(MODALITIES), -1))
-    # A modality that a shot does not have cannot be hidden; video is always there.
-    absent = (by_modality[partly_masked, hidden_modality] == 0).all(dim=1)
-    hidden_modality = torch.where(absent, 0, hidden_modality)
-    by_modality[partly_masked, hidden_modality] = 0
+    # Only what a shot has can be hidden: instead of an absent modality, the first that is present.
+    present = torch.stack([(partial_targets[:, block] != 0).any(dim=1) for block in store.blocks.values()], dim=1)
+    drawn = present.gather(1, hidden_modality[:, None])[:, 0]
+    hidden_modality = torch.where(drawn, hidden_modality, present.int().argmax(dim=1))
+    for number, block in enumerate(store.blocks.values()):
+        shots[partly_masked[hidden_modality == number], block] = 0
     return Batch(
         shots=shots,
         global_embeddings=torch.from_numpy(global_embeddings).to(device),
@@ -242,7 +232,7 @@ def training_batches(
     def read(step: int) -> tuple[int, int, list[Batch]]:
         rows = [train[index] for index in order.rows(step)]
         lengths = [window.shots for window in rows]
-        masks = [training_mask(config, n, step, row) for row, n in enumerate(lengths)]
+        masks = [training_mask(config, store.empty(w.title, w.start, w.stop), step, row) for row, w in enumerate(rows)]
         mine = share_of_rank(lengths, rank, ranks)
         groups = microbatches(lengths, mine, config.microbatch_shots)
         batches = [gather(store, [(rows[row], masks[row]) for row in group], resident) for group in groups]

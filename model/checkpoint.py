@@ -6,9 +6,9 @@ is one, and the step with what was decided so far. Order, masks and learning rat
 generator state is needed. It is written aside, synced and renamed: a checkpoint that can be seen is whole.
 """
 
+import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,30 +20,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save
 from torch import Tensor, nn
 
-from model.config import Config
+from model.config import BEFORE, Config
 from model.encoder import Encoder
+from model.files import write_atomically
 
 # What an encoder's weights depend on; the rest of a configuration is about training.
-ARCHITECTURE = ("layers", "hidden", "heads", "mlp_ratio", "global_dim", "max_shots", "positions", "modality_masking")
-
-
-def write_atomically(target: Path, content: bytes) -> None:
-    """Replaces target by content or, if that fails (a full disk, say), leaves it as it was. Raises OSError."""
-    partial = target.with_name(target.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+ARCHITECTURE = (
+    "modalities", "layers", "hidden", "heads", "mlp_ratio", "global_dim", "max_shots", "positions", "modality_masking",
+)  # fmt: skip
+EMA = "average/"  # what the names of the averaged weights begin with in a checkpoint
 
 
 # ---- a run's checkpoints ---------------------------------------------------------------------------------------------
@@ -63,7 +48,7 @@ class Progress:
 
 
 def training_state(
-    encoder: nn.Module, optimizers: dict[str, torch.optim.Optimizer], average: dict[str, Tensor] | None
+    encoder: nn.Module, optimizers: dict[str, torch.optim.Optimizer], ema: dict[str, Tensor] | None
 ) -> dict[str, Tensor]:
     """Every tensor of a run by name: weights, the optimisers' states, the average of the weights."""
     state: dict[str, Tensor] = {f"weights/{name}": parameter for name, parameter in encoder.named_parameters()}
@@ -71,7 +56,7 @@ def training_state(
         for name, parameter in encoder.named_parameters():
             if parameter in optimizer.state:
                 state |= {f"{kind}/{name}/{key}": value for key, value in optimizer.state[parameter].items()}
-    state |= {f"average/{name}": value for name, value in (average or {}).items()}
+    state |= {f"{EMA}{name}": value for name, value in (ema or {}).items()}
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 
@@ -79,7 +64,7 @@ def restore_training_state(
     state: dict[str, Tensor],
     encoder: nn.Module,
     optimizers: dict[str, torch.optim.Optimizer],
-    average: dict[str, Tensor] | None,
+    ema: dict[str, Tensor] | None,
 ) -> None:
     """Puts what training_state returned back in place."""
     with torch.no_grad():
@@ -94,8 +79,8 @@ def restore_training_state(
                     optimizer.state[parameter] = {
                         key.removeprefix(prefix): state[key].to(parameter.device, copy=True) for key in keys
                     }
-        for name, value in (average or {}).items():
-            value.copy_(state[f"average/{name}"])
+        for name, value in (ema or {}).items():
+            value.copy_(state[f"{EMA}{name}"])
 
 
 class Checkpoints:
@@ -146,15 +131,15 @@ class Checkpoints:
     def weights(self, step: int) -> dict[str, Tensor]:
         """The weights to use from the checkpoint of a step: their average where the run kept one."""
         tensors, _ = self._read(self.path(step))
-        kind = "average/" if self.config.ema_decay > 0 else "weights/"
+        kind = EMA if self.config.ema_decay > 0 else "weights/"
         return {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], Progress]:
         with safe_open(path, framework="pt") as file:
             run = json.loads(file.metadata()["run"])
-        mine = json.loads(json.dumps(asdict(self.config)))
-        others = [f"{key} {run['config'].get(key)!r} -> {mine.get(key)!r}" for key in mine | run["config"]
-                  if run["config"].get(key) != mine.get(key)]  # fmt: skip
+        mine, theirs = json.loads(json.dumps(asdict(self.config))), json.loads(json.dumps(BEFORE)) | run["config"]
+        others = [f"{key} {theirs.get(key)!r} -> {mine.get(key)!r}" for key in mine | theirs
+                  if theirs.get(key) != mine.get(key)]  # fmt: skip
         if others:
             raise ValueError(
                 f"{path.parent} holds checkpoints of another configuration ({', '.join(others)}); choose another "
@@ -221,6 +206,19 @@ def load_weights(encoder: Encoder, weights: dict[str, Tensor]) -> None:
                     f"{tuple(parameter.shape)}."
                 )
             parameter.copy_(weights[name])
+
+
+@contextlib.contextmanager
+def using_weights(encoder: Encoder, weights: dict[str, Tensor]) -> Iterator[None]:
+    """The encoder with other weights for a while."""
+    own = {name: parameter.data for name, parameter in encoder.named_parameters()}
+    try:
+        for name, parameter in encoder.named_parameters():
+            parameter.data = weights[name].data
+        yield
+    finally:
+        for name, parameter in encoder.named_parameters():
+            parameter.data = own[name]
 
 
 class TensorRow(NamedTuple):

@@ -5,17 +5,23 @@ Fields that depart from the published recipe are options whose defaults follow i
 not.
 """
 
+import contextlib
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from model.fusion import FUSED_DIM, MODALITIES, MODALITY_DIM
+from model.modalities import WIDTHS, Widths, blocks_of
+
+# What fields that a stored configuration may lack meant when it was written.
+BEFORE: dict[str, Any] = {"modalities": (("video", 768), ("audio", 768), ("text", 768))}
 
 
 @dataclass(frozen=True)
 class Config:
     # ---- the encoder -------------------------------------------------------------------------------------------------
+    modalities: Widths = WIDTHS  # name and width of each block of a fused vector, in order
     layers: int = 12
     hidden: int = 768
     heads: int = 12
@@ -75,7 +81,7 @@ class Config:
     compile: bool = False  # torch.compile; no faster where measured (docs/benchmarks.md)
 
     def __post_init__(self) -> None:
-        problems = []
+        problems = _problems_of_modalities(self.modalities)
         for name in (
             "layers", "hidden", "heads", "mlp_ratio", "global_dim", "max_shots", "stride", "mask_span",
             "batch_sequences", "microbatch_shots", "max_steps", "evaluate_every", "patience", "log_every",
@@ -115,12 +121,12 @@ class Config:
 
     @property
     def fused_dim(self) -> int:
-        return FUSED_DIM
+        return sum(width for _, width in self.modalities)
 
     @property
     def blocks(self) -> dict[str, slice]:
         """Where each modality sits in a fused vector."""
-        return {name: slice(i * MODALITY_DIM, (i + 1) * MODALITY_DIM) for i, name in enumerate(MODALITIES)}
+        return blocks_of(self.modalities)
 
     @classmethod
     def reference(cls) -> "Config":
@@ -132,7 +138,7 @@ class Config:
         """4 layers, 256 wide, a 768-d title embedding: for a laptop's CPU and catalogues from a handful of titles.
         Those are soon known by heart, so a part of what the encoder sees is withheld (docs/benchmarks.md)."""
         return cls(
-            layers=4, hidden=256, heads=4, global_dim=MODALITY_DIM, batch_sequences=16, max_steps=2000,
+            layers=4, hidden=256, heads=4, global_dim=768, batch_sequences=16, max_steps=2000,
             evaluate_every=100, warmup_steps=20, log_every=5, patience=4, validation_share=0.2,
             muon_lr=0.01, adamw_lr=1e-3, ema_decay=0.9, modality_masking=0.3, global_dropout=0.3,
         )  # fmt: skip
@@ -140,9 +146,18 @@ class Config:
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
+    def identity(self) -> str:
+        """The configuration as text to make versions of: equal for equal configurations, and of one that could already
+        be written before a field was there, what it was then."""
+        fields = dataclasses.asdict(self)
+        return json.dumps({k: v for k, v in fields.items() if k not in BEFORE or v != BEFORE[k]}, indent=2)
+
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        """Raises ValueError when text is not JSON, names an unknown field or holds a value out of range."""
+        """A field that text lacks has its default or, where there is one, the meaning of `BEFORE`.
+
+        Raises ValueError when text is not JSON, names an unknown field or holds a value out of range.
+        """
         try:
             values: dict[str, Any] = json.loads(text)
         except json.JSONDecodeError as error:
@@ -152,6 +167,26 @@ class Config:
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ValueError(f"The configuration has unknown fields: {', '.join(unknown)}.")
+        values = BEFORE | values
         if "adamw_betas" in values:
             values["adamw_betas"] = tuple(values["adamw_betas"])
+        with contextlib.suppress(TypeError):  # what is no list of lists is refused by name
+            values["modalities"] = tuple(tuple(block) for block in values["modalities"])
         return cls(**values)
+
+
+def _problems_of_modalities(modalities: object) -> list[str]:
+    """Names are words of [a-z0-9_], so that they can be parts of columns and reports."""
+    if not isinstance(modalities, tuple) or not modalities:
+        return ["modalities must be a list of at least one name with its width"]
+    problems = []
+    names = []
+    for block in modalities:
+        match block:
+            case (str(name), int(width)) if re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name) and 0 < width <= 1 << 16:
+                names.append(name)
+            case _:
+                problems.append(f"modalities holds {block!r}, and a name in small letters with a width is needed")
+    problems += [f"modalities names {name} twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    problems += [f"{name} cannot name a modality" for name in ("all", "fused") if name in names]
+    return problems

@@ -1,8 +1,8 @@
 """The encoder: a BERT-like transformer over a title's shots.
 
-    fused vectors (2304) ─ input projection ─┐   masked shots become [MASK]
+    fused vectors (D) ──── input projection ─┐   masked shots become [MASK]
     title embedding ─ global projection ─────┼─> [CLS] [GLOBAL] shot shot shot … ─> blocks ─> norm ─> output
-    learnable [CLS] ─────────────────────────┘                                                   projection (2304)
+    learnable [CLS] ─────────────────────────┘                                                   projection (D)
 
 Sequences of unequal length are packed: the tokens of all sequences lie one after the other in one (tokens, hidden)
 tensor, without padding, so every linear layer and norm costs exactly the real tokens, and only attention looks at
@@ -57,9 +57,9 @@ class Positions(nn.Module):
         else:
             self.table = nn.Parameter(0.02 * torch.randn(length, config.hidden))
 
-    def forward(self, x: Tensor, places: Tensor) -> Tensor:
-        """x: (T, hidden), places: (T,) -> (T, hidden)"""
-        return x + self.table[places].to(x.dtype)
+    def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
+        """x: (T, hidden), position_ids: (T,) -> (T, hidden)"""
+        return x + self.table[position_ids].to(x.dtype)
 
 
 class Block(nn.Module):
@@ -78,18 +78,23 @@ class Block(nn.Module):
         self.up = Linear(hidden, config.mlp_ratio * hidden)
         self.down = Linear(config.mlp_ratio * hidden, hidden)
 
-    def forward(self, x: Tensor, packing: Packing, turn: Rotation | None, asked: Tensor | None = None) -> Tensor:
-        """x: (T, hidden) -> (T, hidden), or (A, hidden) of the tokens `asked`; turn: rotary positions, or None"""
+    def forward(
+        self, x: Tensor, packing: Packing, rotary: Rotation | None, query_indices: Tensor | None = None
+    ) -> Tensor:
+        """x: (T, hidden) -> (T, hidden), or (A, hidden) of the tokens `query_indices`.
+
+        rotary: None where the positions are added to x.
+        """
         y = self.attention_norm(x)
         k, v = (layer(y).unflatten(-1, (self.heads, -1)) for layer in (self.key, self.value))
-        if turn is not None:
-            k = turn(k)
-        if asked is not None:
-            x, y, turn = x[asked], y[asked], turn and turn.at(asked)
+        if rotary is not None:
+            k = rotary(k)
+        if query_indices is not None:
+            x, y, rotary = x[query_indices], y[query_indices], rotary and rotary.at(query_indices)
         q = self.query(y).unflatten(-1, (self.heads, -1))
-        if turn is not None:
-            q = turn(q)
-        x = x + self.out(attend(q, k, v, packing, asked).flatten(1))
+        if rotary is not None:
+            q = rotary(q)
+        x = x + self.out(attend(q, k, v, packing, query_indices).flatten(1))
         return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
 
 
@@ -132,7 +137,7 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def initialise_projections(self, shots: Tensor) -> None:
-        """Sets input and output projection to the principal axes of a sample of fused vectors, (m, 2304).
+        """Sets input and output projection to the principal axes of a sample of fused vectors, (m, D).
 
         The input projection then turns a shot into its centred coordinates at unit variance, and the output
         projection, its transpose, turns them back: attention that averages neighbours already predicts. From random
@@ -146,7 +151,7 @@ class Encoder(nn.Module):
         kept = int((spread[: self.config.hidden] > 1e-3 * spread[0]).sum()) if spread[0] > 0 else 0
         if kept == 0:
             return
-        axes = axes[:kept]  # (kept, 2304)
+        axes = axes[:kept]  # (kept, D)
         scale = math.sqrt(self.config.hidden) / centred.square().sum(dim=1).mean().sqrt()
         self.input_projection.weight[:kept] = axes * scale / self.config.fused_dim**0.5
         self.input_projection.bias[:kept] = -scale * axes @ mean
@@ -161,16 +166,16 @@ class Encoder(nn.Module):
         packing: Packing,
         masked: Tensor | None = None,
         partly_masked: tuple[Tensor, Tensor] | None = None,
-        asked: Tensor | None = None,
+        query_indices: Tensor | None = None,
         layer: int | None = None,
     ) -> Tensor:
         """Contextual states of the shots of B packed sequences.
 
-        shots: (S, 2304) unit norm, in the activations' type. global_embeddings: (B, g).
+        shots: (S, D) unit norm, or zero, in the activations' type. global_embeddings: (B, g).
         masked: (m,) indices into the S shots that [MASK] replaces. partly_masked: (p,) indices of shots that lack one
         modality (its block is zero in `shots`) and (p,) which one.
-        asked: (a,) rising indices into the packing's shots, those whose states are wanted; all if None. The last
-        block then reads every token and computes these alone.
+        query_indices: (a,) rising indices into the packing's shots, those whose states are wanted; all if None. The
+        last block then reads every token and computes these alone.
         layer: 0 for the tokens before the first block, k for the residual stream after block k; the last one (and
         None) is the final norm's output, which the output projection reads.
         Returns (a, hidden).
@@ -183,20 +188,20 @@ class Encoder(nn.Module):
         title = self.global_projection(global_embeddings)
         cls = self.cls.to(x.dtype).expand(len(title), -1)
         x = torch.cat([cls, title, x])[packing.order]  # (T, hidden)
-        turn = None
+        rotary = None
         if self.positions is not None:
-            x = self.positions(x, packing.places)
+            x = self.positions(x, packing.position_ids)
         else:
-            turn = Rotation.of(packing.places, self.config.hidden // self.config.heads, x.dtype)
-        wanted = packing.shot_tokens if asked is None else packing.shot_tokens[asked]
+            rotary = Rotation.of(packing.position_ids, self.config.hidden // self.config.heads, x.dtype)
+        wanted = packing.shot_tokens if query_indices is None else packing.shot_tokens[query_indices]
         last = self.config.layers if layer is None else layer
         if last == 0:
             return x[wanted]
         for block in self.blocks[: last - 1]:
-            x = block(x, packing, turn)
-        x = self.blocks[last - 1](x, packing, turn, wanted)
+            x = block(x, packing, rotary)
+        x = self.blocks[last - 1](x, packing, rotary, wanted)
         return self.norm(x) if last == self.config.layers else x
 
     def predict(self, states: Tensor) -> Tensor:
-        """The fused vectors that states foretell. states: (m, hidden) -> (m, 2304), not normed"""
+        """The fused vectors that states foretell. states: (m, hidden) -> (m, D), not normed"""
         return self.output_projection(states)

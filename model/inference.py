@@ -1,10 +1,15 @@
 """Inference: contextual embeddings of titles of any length.
 
+    python -m model.inference EXPORT FOLDER --out OUT     of somebody's own vectors (docs/own_vectors.md)
+
 A title over 512 shots is read in windows of 512 at stride 256, and each shot is taken from the window in which it
 is most central. Windows of many titles share a batch; packed as they are, they do not see each other, and the
 result is float32 arithmetic throughout, so a shot's vector does not depend on what it was batched with.
 """
 
+import argparse
+import io
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,13 +23,17 @@ from torch import Tensor
 from model.checkpoint import from_tensors, read_export
 from model.config import Config
 from model.encoder import Encoder
+from model.files import write_atomically
+from model.own_vectors import OwnVectors
 from model.packing import Packing
 from model.windows import most_central, windows
 
 SHOTS_AT_ONCE = 4096  # in one pass through the encoder, unless one window is longer
 
 
-class Window(NamedTuple):
+class Span(NamedTuple):
+    """Shots [start, stop) of a title, read together."""
+
     title: int
     start: int
     stop: int
@@ -54,7 +63,8 @@ def contextualise(
 ) -> NDArray[np.float32]:
     """Contextual embeddings of one title's shots.
 
-    shots: (n, 2304) fused vectors in story order, n >= 1. global_embedding: (g,); zeros for a title without metadata.
+    shots: (n, D) fused vectors in story order, n >= 1, D as the encoder's `config.modalities`
+    say; zeros for a shot without any. global_embedding: (g,); zeros for a title without metadata.
     layer: 0 ... layers; the last one by default (Encoder.forward says what each is).
     Returns (n, hidden) float32. Raises ValueError for wrong shapes, NaN or infinity, and a layer that is not there.
     """
@@ -102,14 +112,14 @@ def _contextualise(
     encoder: Encoder, titles: list[tuple[NDArray[np.floating], NDArray[np.floating]]], layer: int | None
 ) -> list[NDArray[np.float32]]:
     config = encoder.config
-    waiting: deque[Window] = deque()
+    waiting: deque[Span] = deque()
     for title, (shots, _) in enumerate(titles):
         chosen = most_central(len(shots), config.max_shots, config.stride)
         for number, (start, stop) in enumerate(windows(len(shots), config.max_shots, config.stride)):
-            waiting.append(Window(title, start, stop, np.flatnonzero(chosen[start:stop] == number)))
+            waiting.append(Span(title, start, stop, np.flatnonzero(chosen[start:stop] == number)))
     states = []
     while waiting:
-        batch: list[Window] = []
+        batch: list[Span] = []
         load = 0
         while waiting and (not batch or load + waiting[0].stop - waiting[0].start <= SHOTS_AT_ONCE):
             batch.append(waiting.popleft())
@@ -122,7 +132,7 @@ def _contextualise(
 def _states(
     encoder: Encoder,
     titles: list[tuple[NDArray[np.floating], NDArray[np.floating]]],
-    batch: list[Window],
+    batch: list[Span],
     layer: int | None,
 ) -> Tensor:
     """The states of the shots that the windows keep, in order. Shots that two of them share are projected once."""
@@ -142,7 +152,55 @@ def _states(
         torch.from_numpy(np.concatenate(shots, dtype=np.float32)).to(device),
         torch.from_numpy(np.stack([titles[window.title][1] for window in batch]).astype(np.float32)).to(device),
         Packing.of([window.stop - window.start for window in batch], device, firsts),
-        asked=torch.from_numpy(np.concatenate(kept)).to(device),
+        query_indices=torch.from_numpy(np.concatenate(kept)).to(device),
         layer=layer,
     )
     return states
+
+
+def contextualise_own(export: Path, folder: Path, out: Path, layer: int | None = None) -> int:
+    """Writes each title's contextual embeddings, (n, hidden) float32, into `out` under its file's name; returns how
+    many titles. Raises ValueError when vectors and encoder do not fit together.
+    """
+    encoder, own = load(export), OwnVectors.open(folder)
+    config = encoder.config
+    if own.modalities != config.modalities:
+        theirs, ours = (", ".join(f"{n} {w}" for n, w in given) for given in (own.modalities, config.modalities))
+        raise ValueError(f"The vectors in {folder} are {theirs}, and the encoder reads {ours}.")
+    if out.resolve() == folder.resolve():
+        raise ValueError("OUT must be another folder than FOLDER, whose files would be overwritten.")
+    out.mkdir(parents=True, exist_ok=True)
+    nothing = np.zeros(config.global_dim, dtype=np.float32)
+
+    def read() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        for title in own.titles:
+            vectors, about = own.read(title)
+            yield vectors, nothing if about is None else about
+
+    for title, states in zip(own.titles, contextualise_many(encoder, read(), layer), strict=True):
+        file = io.BytesIO()
+        np.save(file, states)
+        write_atomically(out / title.vectors.name, file.getvalue())
+    return len(own.titles)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m model.inference", description="Read own vectors in the context of their titles."
+    )
+    parser.add_argument("export", type=Path, help="folder of a trained encoder: export/ of a run")
+    parser.add_argument("folder", type=Path, help="own vectors (docs/own_vectors.md)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for a .npy per title, (n, hidden) float32")
+    parser.add_argument("--layer", type=int, help="0 to the number of layers; the last without it")
+    given = parser.parse_args(arguments)
+    try:
+        count = contextualise_own(given.export, given.folder, given.out, given.layer)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}")
+        return 1
+    print(f"{count} titles read in context; their embeddings are in {given.out}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from model.config import Config
 
 # One independent stream of random numbers per purpose.
-MASKS, MODALITIES, SWAPS, GLOBAL_DROPOUT, ORDER, INITIAL_WEIGHTS = range(6)
+MASKS, HIDDEN_MODALITIES, SWAPS, GLOBAL_DROPOUT, ORDER, INITIAL_WEIGHTS = range(6)
 WHOLE = -1
 
 
@@ -39,7 +39,7 @@ class Mask:
     """What is hidden in a sequence of n shots. [CLS] and [GLOBAL] are not shots and never masked."""
 
     positions: NDArray[np.int64]  # (m,) of the masked shots, ascending, in [0, n)
-    modality: NDArray[np.int64]  # (m,) the hidden one (0 video, 1 audio, 2 text); WHOLE: [MASK] replaces the shot
+    modality: NDArray[np.int64]  # (m,) the hidden one, by its place in the configuration; WHOLE: [MASK] is the shot
     swapped: NDArray[np.int64]  # (s,) of the shots that others stand in for
     source: NDArray[np.int64]  # (s,) of those others
     kept: NDArray[np.int64]  # (k,) of the shots that are left as they are and predicted all the same
@@ -47,8 +47,8 @@ class Mask:
 
 
 def masked_count(n: int, ratio: float) -> int:
-    """How many of n shots are masked: round(ratio * n), at least one."""
-    return max(1, round(ratio * n))
+    """How many of n shots are masked: round(ratio * n), at least one of any."""
+    return max(min(1, n), round(ratio * n))
 
 
 def mask_ratio(config: Config, step: int) -> float:
@@ -57,38 +57,50 @@ def mask_ratio(config: Config, step: int) -> float:
     return config.mask_ratio + (config.mask_ratio_end - config.mask_ratio) * min(1.0, step / config.max_steps)
 
 
-def training_mask(config: Config, n: int, step: int, row: int) -> Mask:
-    """The mask of row `row` of training step `step`, a sequence of n shots."""
+def training_mask(config: Config, empty: NDArray[np.bool_], step: int, row: int) -> Mask:
+    """The mask of row `row` of training step `step`.
+
+    empty: (n,) of the sequence's shots, those without any modality. They are seen, but nothing is asked of them.
+    """
     seed = config.seed
+    order = permutation(len(empty), seed, MASKS, step, row)
+    order = order[~empty[order]]
+    n = len(order)
     m = masked_count(n, mask_ratio(config, step))
-    order = permutation(n, seed, MASKS, step, row)
     positions = np.sort(order[:m] if config.mask_span == 1 else spans(order, m, config.mask_span))
     modality = np.full(m, WHOLE)
     if config.modality_masking > 0:
-        draws = uniforms(2 * m, seed, MODALITIES, step, row).reshape(2, m)
-        modality = np.where(draws[0] < config.modality_masking, (draws[1] * 3).astype(np.int64), WHOLE)
+        draws = uniforms(2 * m, seed, HIDDEN_MODALITIES, step, row).reshape(2, m)
+        drawn = (draws[1] * len(config.modalities)).astype(np.int64)
+        modality = np.where(draws[0] < config.modality_masking, drawn, WHOLE)
     visible = order[~np.isin(order, positions)]
     s, k = round(config.swap_ratio * n), round(config.keep_ratio * n)
     swapped, kept = visible[:s], visible[s : s + k]
-    source = (uniforms(len(swapped), seed, SWAPS, step, row) * n).astype(np.int64)
+    source = np.flatnonzero(~empty)[(uniforms(len(swapped), seed, SWAPS, step, row) * n).astype(np.int64)]
     dropped = config.global_dropout > 0 and uniforms(1, seed, GLOBAL_DROPOUT, step, row)[0] < config.global_dropout
     return Mask(positions, modality, swapped, source, kept, keep_global=not dropped)
 
 
-def validation_mask(config: Config, n: int, row: int) -> Mask:
-    """The mask of validation window `row`: the published one, whole shots on their own, the same every time."""
+def validation_mask(config: Config, empty: NDArray[np.bool_], row: int) -> Mask:
+    """The mask of validation window `row`: the published one, whole shots on their own, the same every time.
+
+    empty: as in `training_mask`.
+    """
     # Steps count from 0, so this counter is never one of training's.
-    order = permutation(n, config.seed, MASKS, 2**63, row)
-    positions, none = np.sort(order[: masked_count(n, config.mask_ratio)]), order[:0]
+    order = permutation(len(empty), config.seed, MASKS, 2**63, row)
+    order = order[~empty[order]]
+    positions, none = np.sort(order[: masked_count(len(order), config.mask_ratio)]), order[:0]
     return Mask(positions, np.full(len(positions), WHOLE), none, none, none)
 
 
 def spans(order: NDArray[np.int64], m: int, span: int) -> NDArray[np.int64]:
-    """Exactly m distinct positions, in runs of `span` that start at the positions of `order`, in that order."""
+    """Exactly m distinct positions of `order`, in runs of `span` that start at its positions, in that order."""
+    allowed = set(order.tolist())
     chosen: dict[int, None] = {}
     for start in order.tolist():
-        for position in range(start, min(start + span, len(order))):
-            chosen[position] = None
+        for position in range(start, start + span):
             if len(chosen) == m:
-                return np.array(list(chosen))
-    raise AssertionError("order holds every position, so m <= len(order) are always found")
+                return np.array(list(chosen), dtype=np.int64)
+            if position in allowed:
+                chosen[position] = None
+    return np.array(list(chosen), dtype=np.int64)

@@ -131,3 +131,12 @@ def set_learning_rates(made: dict[str, torch.optim.Optimizer], config: Config, f
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scales the whole gradient down to max_norm where it exceeds it (0: never). Returns its norm before."""
     return nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else math.inf, error_if_nonfinite=True)
+
+
+@torch.no_grad()
+def update_ema(ema: dict[str, Tensor], encoder: nn.Module, decay: float, step: int) -> None:
+    """Moves the exponential moving average of the weights, after the step counted from 0; early on over fewer steps, so
+    that it forgets the initial weights."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for name, parameter in encoder.named_parameters():
+        ema[name].lerp_(parameter, 1 - decay)

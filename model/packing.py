@@ -20,8 +20,8 @@ class Packing:
     lengths: tuple[int, ...]  # B numbers of tokens, [CLS] and [GLOBAL] included
     order: Tensor  # (T,) each token's row in the concatenation of B [CLS], B [GLOBAL] and the shots
     shot_tokens: Tensor  # (T - 2 B,) the tokens that are shots, sequence by sequence
-    places: Tensor  # (T,) each token's place in its own sequence
-    starts: Tensor  # (B + 1,) int32, the first token of each sequence, and T
+    position_ids: Tensor  # (T,) each token's place in its own sequence
+    cu_seqlens: Tensor  # (B + 1,) int32, the first token of each sequence, and T
 
     @classmethod
     def of(
@@ -30,16 +30,16 @@ class Packing:
         """firsts: the first shot of each sequence; one sequence's shots follow the other's where it is not given."""
         count = len(shots_per_sequence)
         firsts = firsts or [0, *accumulate(shots_per_sequence[:-1])]
-        order, places, starts = [], [], [0]
+        order, position_ids, cu_seqlens = [], [], [0]
         for row, (first, n) in enumerate(zip(firsts, shots_per_sequence, strict=True)):
             order += [torch.tensor([row, count + row]), 2 * count + torch.arange(first, first + n)]
-            places.append(torch.arange(n + SPECIAL_TOKENS))
-            starts.append(starts[-1] + n + SPECIAL_TOKENS)
-        flat_order, flat_places = torch.cat(order), torch.cat(places)
+            position_ids.append(torch.arange(n + SPECIAL_TOKENS))
+            cu_seqlens.append(cu_seqlens[-1] + n + SPECIAL_TOKENS)
+        flat_order, flat_position_ids = torch.cat(order), torch.cat(position_ids)
         return cls(
             lengths=tuple(n + SPECIAL_TOKENS for n in shots_per_sequence),
             order=flat_order.to(device),
-            shot_tokens=torch.nonzero(flat_places >= SPECIAL_TOKENS)[:, 0].to(device),
-            places=flat_places.to(device),
-            starts=torch.tensor(starts, dtype=torch.int32, device=device),
+            shot_tokens=torch.nonzero(flat_position_ids >= SPECIAL_TOKENS)[:, 0].to(device),
+            position_ids=flat_position_ids.to(device),
+            cu_seqlens=torch.tensor(cu_seqlens, dtype=torch.int32, device=device),
         )

@@ -1,8 +1,8 @@
 """Linear probes: what frozen embeddings are worth on the five published tasks.
 
-Every task predicts a property of a clip from the mean of its shots' vectors, with a linear model of scikit-learn, on
-folds that never divide a title. Scores are of the out-of-fold predictions. Intervals are percentiles of 200 bootstrap
-samples of titles, since clips of one title are not independent.
+Every task (`model.tasks`) predicts a property of a clip from the mean of its shots' vectors, with a linear model of
+scikit-learn, on folds that never divide a title. Scores are of the out-of-fold predictions. Intervals are percentiles
+of 200 bootstrap samples of titles, since clips of one title are not independent.
 
 | task | model | published metric |
 |---|---|---|
@@ -27,18 +27,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-GENRES = (
-    "Action", "Anime", "Comedy", "Documentary", "Drama", "Fantasy", "Horror", "Kids", "Romance", "Sci-fi", "Thriller",
-)  # fmt: skip
-METRICS = {
-    "ad_relevancy": "micro AP",
-    "clip_popularity": "Kendall's tau",
-    "clip_tone": "micro AP",
-    "clip_genre": "macro AP",
-    "clip_retrieval": "AP",
-}
-FOLDS = {"clip_popularity": 10}
-DEFAULT_FOLDS = 5
+from model.tasks import TASKS, Task
+
 MINIMUM_TITLES = 4
 MINIMUM_CLIPS = 20
 MINIMUM_POSITIVES = 4
@@ -107,7 +97,7 @@ def probe(
 def _probe(
     task: str, features: Sequence[NDArray[np.floating]], targets: Sequence[Any], titles: Sequence[str], seed: int
 ) -> ProbeResult:
-    metric = METRICS[task]
+    metric = TASKS[task].metric
     groups = np.asarray(titles)
     n_titles = len(set(titles))
 
@@ -122,13 +112,13 @@ def _probe(
     matrix = np.vstack(features).astype(np.float64)
     if not np.isfinite(matrix).all():
         raise ValueError(f"{int((~np.isfinite(matrix)).sum())} numbers of the features are NaN or infinite")
-    folds = min(FOLDS.get(task, DEFAULT_FOLDS), n_titles)
-    if task == "clip_popularity":
+    folds = min(TASKS[task].folds, n_titles)
+    if TASKS[task].label == "score":
         rates = np.asarray(targets, dtype=np.float64)
         predicted = _out_of_fold(matrix, rates[:, None], groups, folds, _fit_ridge)[:, 0]
         score: Callable[[NDArray[np.int64]], float] = _tau_within_titles(rates, predicted, groups)
     else:
-        truth = _multi_hot(task, targets, groups)
+        truth = _multi_hot(TASKS[task], targets, groups)
         if not truth.shape[1]:
             return without_number(
                 f"too few labels: no label has {MINIMUM_POSITIVES} clips in two titles, and as many without"
@@ -141,12 +131,12 @@ def _probe(
     return ProbeResult(metric, value, low, high, len(titles), n_titles, None)
 
 
-def _multi_hot(task: str, targets: Sequence[Any], groups: NDArray[np.str_]) -> NDArray[np.bool_]:
+def _multi_hot(task: Task, targets: Sequence[Any], groups: NDArray[np.str_]) -> NDArray[np.bool_]:
     """(n, labels) bool, for the labels that are frequent enough to be learnt."""
-    if task == "clip_retrieval":
+    if task.label == "label":
         truth = np.asarray(targets, dtype=bool)[:, None]
     else:
-        names = GENRES if task == "clip_genre" else sorted({label for labels in targets for label in labels})
+        names = task.labels or sorted({label for labels in targets for label in labels})
         truth = np.array([[label in labels for label in names] for labels in targets], dtype=bool)
     enough = [
         MINIMUM_POSITIVES <= column.sum() <= len(column) - MINIMUM_POSITIVES and len(set(groups[column])) > 1
@@ -211,7 +201,7 @@ def _average_precision(
     task: str, truth: NDArray[np.bool_], predicted: NDArray[np.float64]
 ) -> Callable[[NDArray[np.int64]], float]:
     """The task's average precision over a choice of clips; labels that the choice lacks are left out."""
-    average = "macro" if METRICS[task] == "macro AP" else "micro"
+    average = "macro" if TASKS[task].metric == "macro AP" else "micro"
 
     def score(clips: NDArray[np.int64]) -> float:
         shown = truth[clips].any(axis=0)

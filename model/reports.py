@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -13,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from model.checkpoint import write_atomically
+from model.files import write_atomically
 from model.metrics import Scores
 
 
@@ -49,6 +50,29 @@ class Meter:
         }
         self.restart()
         return line
+
+
+class Clock:
+    """How long a run has taken, and how long it has said nothing."""
+
+    def __init__(self, step: int, seconds: float) -> None:
+        """step, seconds: where it goes on."""
+        self.started, self.first_step, self.earlier = time.monotonic(), step, seconds
+        self.last_said = -math.inf
+
+    def seconds(self) -> float:
+        """Of the whole run, what came before an interruption included."""
+        return self.earlier + time.monotonic() - self.started
+
+    def seconds_a_step(self, step: int) -> float:
+        return (time.monotonic() - self.started) / (step - self.first_step)
+
+    def silence(self) -> float:
+        """Seconds since `said`."""
+        return time.monotonic() - self.last_said
+
+    def said(self) -> None:
+        self.last_said = time.monotonic()
 
 
 class Log:

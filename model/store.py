@@ -4,7 +4,8 @@ Training reads windows of titles in random order, which Delta tables are not mad
 once into flat files and, when titles come, go or change, only those are written. The folder holds
 
     manifest.json         what is where; replaced in one rename, so that it is always a whole store, old or new
-    <shard>.vectors       rows of 2304 float16, titles one after the other; written once, never changed
+    <shard>.vectors       rows of fused_dim float16, titles one after the other; written once, never changed
+    <shard>.empty         one byte per shot: 1 if it has no modality and its vector is zero
     <shard>.globals       one row of g float32 per title of the shard
 
 A shard whose titles are all gone is deleted; one that is mostly gone is rewritten. Whatever a crash leaves half
@@ -25,7 +26,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.fusion import FUSED_DIM
+from model.config import BEFORE
+from model.files import write_atomically
+from model.modalities import WIDTHS, Widths, blocks_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -40,7 +43,7 @@ class StoredTitle:
     series_id: str | None
     version: str  # of the vectors: another version is another title to the store
     space: str  # the embedding space of vectors and global embedding; one store holds one space
-    vectors: NDArray[np.floating]  # (n, 2304) unit norm, n >= 1
+    vectors: NDArray[np.floating]  # (n, fused_dim) of unit norm, or zero where a shot has no modality; n >= 1
     global_embedding: NDArray[np.floating]  # (g,)
 
 
@@ -65,13 +68,19 @@ class Store:
         self.space: str = manifest["space"]
         self.source: str = manifest["source"]
         self.global_dim: int = manifest["global_dim"]
+        self.modalities = _modalities(manifest)
+        self.blocks = blocks_of(self.modalities)
+        self.fused_dim = sum(width for _, width in self.modalities)
         self.entries = [Entry(**entry) for entry in manifest["titles"]]
         self._vectors: dict[str, mmap.mmap] = {}
         self._globals: dict[str, NDArray[np.float32]] = {}
+        self._empty: dict[str, NDArray[np.bool_]] = {}
         for shard in sorted({entry.shard for entry in self.entries}):
             with open(path / f"{shard}.vectors", "rb") as file:
                 self._vectors[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._globals[shard] = np.fromfile(path / f"{shard}.globals", dtype=np.float32).reshape(-1, self.global_dim)
+            if (path / f"{shard}.empty").exists():  # shards of earlier stores have no empty shots
+                self._empty[shard] = np.fromfile(path / f"{shard}.empty", dtype=np.bool_)
 
     @classmethod
     def open(cls, path: str | Path) -> "Store":
@@ -82,7 +91,7 @@ class Store:
             raise ValueError(f"There is no store of fused vectors at {path}.")
         store = cls(path, manifest)
         for entry in store.entries:
-            if len(store._vectors[entry.shard]) < (entry.first_shot + entry.shots) * FUSED_DIM * 2:
+            if len(store._vectors[entry.shard]) < (entry.first_shot + entry.shots) * store.fused_dim * 2:
                 raise ValueError(
                     f"The store at {path} is damaged: {entry.shard}.vectors is too short for {entry.title_id}."
                 )
@@ -102,20 +111,27 @@ class Store:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def read(self, entry: Entry, start: int, stop: int, out: NDArray[np.float16] | None = None) -> NDArray[np.float16]:
-        """Shots [start, stop) of a title: (stop - start, 2304) float16, copied into out when it is given.
+        """Shots [start, stop) of a title: (stop - start, fused_dim) float16, copied into out when it is given.
 
         The pages that were read are handed back to the kernel at once, so that a process that reads the whole store
         keeps none of it resident: the page cache does the caching.
         """
         shard = self._vectors[entry.shard]
-        first, last = (entry.first_shot + start) * FUSED_DIM * 2, (entry.first_shot + stop) * FUSED_DIM * 2
-        rows = np.frombuffer(shard, dtype=np.float16, count=(last - first) // 2, offset=first).reshape(-1, FUSED_DIM)
+        width = self.fused_dim
+        first, last = (entry.first_shot + start) * width * 2, (entry.first_shot + stop) * width * 2
+        rows = np.frombuffer(shard, dtype=np.float16, count=(last - first) // 2, offset=first).reshape(-1, width)
         if out is None:
             out = np.empty_like(rows)
         np.copyto(out, rows)
         page = first // mmap.PAGESIZE * mmap.PAGESIZE
         shard.madvise(mmap.MADV_DONTNEED, page, last - page)
         return out
+
+    def empty(self, entry: Entry, start: int, stop: int) -> NDArray[np.bool_]:
+        """Which of the shots [start, stop) have no modality: (stop - start,)"""
+        if entry.shard not in self._empty:
+            return np.zeros(stop - start, dtype=np.bool_)
+        return self._empty[entry.shard][entry.first_shot + start : entry.first_shot + stop]
 
     def global_embedding(self, entry: Entry) -> NDArray[np.float32]:
         """(g,)"""
@@ -129,15 +145,20 @@ class Store:
 
     @staticmethod
     def update(
-        path: str | Path, titles: Iterable[StoredTitle], keep: Iterable[tuple[str, str]] = (), source: str = ""
+        path: str | Path,
+        titles: Iterable[StoredTitle],
+        keep: Iterable[tuple[str, str]] = (),
+        source: str = "",
+        modalities: Widths = WIDTHS,
     ) -> "Store":
         """Makes the store hold exactly the titles given and the (title_id, version) pairs kept, and opens it.
 
         titles is consumed one by one, so a catalogue need not fit into memory. source says where the vectors were
-        read from (a table and its version) and is recorded. Until the last moment readers see the old store; a
-        failure leaves it.
+        read from (a table and its version) and is recorded. modalities are the vectors' blocks. Until the last moment
+        readers see the old store; a failure leaves it.
         Raises ValueError for vectors of the wrong shape, NaN or infinity, a title without shots, no titles at all,
-        a title given twice, a kept pair that the store does not hold, and titles of different embedding spaces.
+        a title given twice, a kept pair that the store does not hold, and titles of different embedding spaces or
+        modalities.
         """
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -150,15 +171,23 @@ class Store:
             if missing:
                 raise ValueError(f"The store at {path} does not hold the version to keep of: {_names(missing)}.")
             entries = [entry for pair, entry in held.items() if pair in keep]
+            if old and entries and _modalities(old) != modalities:
+                raise ValueError(f"The store at {path} holds vectors of other modalities; keep none of them.")
             new: list[Entry] = []
             try:
-                new, space, global_dim = _write_shard(path, titles, entries, old if entries else None)
+                new, space, global_dim = _write_shard(path, titles, entries, old if entries else None, modalities)
                 if not entries and not new:
                     raise ValueError("A store needs at least one title, and none was given.")
-                manifest = {"format": FORMAT, "space": space, "source": source, "global_dim": global_dim}
+                manifest = {
+                    "format": FORMAT,
+                    "space": space,
+                    "source": source,
+                    "global_dim": global_dim,
+                    "modalities": modalities,
+                }
                 entries = _compacted(path, entries, manifest) + new
                 manifest["titles"] = [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.title_id)]
-                _write_atomically(path / MANIFEST, json.dumps(manifest, indent=1).encode())
+                write_atomically(path / MANIFEST, json.dumps(manifest, indent=1).encode())
             except BaseException:
                 _remove_unnamed_files(path, old)
                 raise
@@ -182,8 +211,12 @@ def _read_manifest(path: Path) -> dict | None:
     return manifest
 
 
+def _modalities(manifest: dict) -> Widths:
+    return tuple((name, width) for name, width in manifest.get("modalities", BEFORE["modalities"]))
+
+
 def _write_shard(
-    path: Path, titles: Iterable[StoredTitle], kept: list[Entry], old: dict | None
+    path: Path, titles: Iterable[StoredTitle], kept: list[Entry], old: dict | None, modalities: Widths
 ) -> tuple[list[Entry], str, int]:
     """Writes the titles into one new shard. Returns their entries, the store's space and its width of global
     embeddings.
@@ -194,7 +227,12 @@ def _write_shard(
     others: list[str] = []
     entries: list[Entry] = []
     shots = 0
-    with open(path / f"{shard}.vectors", "wb") as vectors_file, open(path / f"{shard}.globals", "wb") as globals_file:
+    fused_dim = sum(width for _, width in modalities)
+    with (
+        open(path / f"{shard}.vectors", "wb") as vectors_file,
+        open(path / f"{shard}.empty", "wb") as empty_file,
+        open(path / f"{shard}.globals", "wb") as globals_file,
+    ):
         for title in titles:
             space = title.space if space is None else space
             if title.space != space:
@@ -203,11 +241,12 @@ def _write_shard(
             global_dim = title.global_embedding.size if global_dim is None else global_dim
             if title.title_id in taken:
                 raise ValueError(f"Title {title.title_id} was given to the store twice.")
-            _check(title, global_dim)
+            _check(title, fused_dim, global_dim)
             taken.add(title.title_id)
             n = len(title.vectors)
             entries.append(Entry(title.title_id, title.series_id, title.version, n, shard, shots, len(entries)))
             vectors_file.write(np.ascontiguousarray(title.vectors, dtype=np.float16).data)
+            empty_file.write((~title.vectors.any(axis=1)).tobytes())
             globals_file.write(np.ascontiguousarray(title.global_embedding, dtype=np.float32).data)
             shots += n
         if others:
@@ -215,17 +254,17 @@ def _write_shard(
                 f"Vectors of two embedding spaces cannot meet in one store: it has {space!r}, and these titles have "
                 f"another: {_names(others)}. Rematerialise their embeddings, or those of every other title."
             )
-        for file in (vectors_file, globals_file):
+        for file in (vectors_file, empty_file, globals_file):
             file.flush()
             os.fsync(file.fileno())
     return entries, space or "", global_dim or 0
 
 
-def _check(title: StoredTitle, global_dim: int) -> None:
+def _check(title: StoredTitle, fused_dim: int, global_dim: int) -> None:
     shape = title.vectors.shape
-    if len(shape) != 2 or shape[1] != FUSED_DIM or shape[0] == 0:
+    if len(shape) != 2 or shape[1] != fused_dim or shape[0] == 0:
         raise ValueError(
-            f"Title {title.title_id} has fused vectors of shape {shape}; (n, {FUSED_DIM}), n >= 1, is needed."
+            f"Title {title.title_id} has fused vectors of shape {shape}; (n, {fused_dim}), n >= 1, is needed."
         )
     if title.global_embedding.shape != (global_dim,):
         raise ValueError(
@@ -238,19 +277,23 @@ def _check(title: StoredTitle, global_dim: int) -> None:
     if not np.isfinite(title.global_embedding).all():
         raise ValueError(f"Title {title.title_id} holds NaN or infinity in its global embedding.")
     norms = np.linalg.norm(title.vectors, axis=1)
-    if np.abs(norms - 1).max() > 1e-2:
-        shot = int(np.abs(norms - 1).argmax())
+    off = np.where(title.vectors.any(axis=1), np.abs(norms - 1), 0.0)
+    if off.max() > 1e-2:
+        shot = int(off.argmax())
         raise ValueError(
-            f"Title {title.title_id} has a fused vector of norm {norms[shot]:.3g} at shot {shot}; 1 is needed."
+            f"Title {title.title_id} has a fused vector of norm {norms[shot]:.3g} at shot {shot}; 1 is needed, or 0 "
+            "of a shot without any modality."
         )
 
 
 def _compacted(path: Path, entries: list[Entry], manifest: dict) -> list[Entry]:
     """The entries, those of shards that are mostly gone copied into one new shard."""
+    modalities = _modalities(manifest)
+    row_bytes = 2 * sum(width for _, width in modalities)
     wasteful = {
         shard
         for shard in {entry.shard for entry in entries}
-        if sum(entry.shots for entry in entries if entry.shard == shard) * FUSED_DIM * 2
+        if sum(entry.shots for entry in entries if entry.shard == shard) * row_bytes
         < MOSTLY_GONE * (path / f"{shard}.vectors").stat().st_size
     }
     moving = [entry for entry in entries if entry.shard in wasteful]
@@ -268,7 +311,7 @@ def _compacted(path: Path, entries: list[Entry], manifest: dict) -> list[Entry]:
         )
         for e in moving
     )
-    moved, _, _ = _write_shard(path, titles, [], None)
+    moved, _, _ = _write_shard(path, titles, [], None, modalities)
     return [entry for entry in entries if entry.shard not in wasteful] + moved
 
 
@@ -282,24 +325,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _remove_unnamed_files(path: Path, manifest: dict | None) -> None:
     named = {entry["shard"] for entry in manifest["titles"]} if manifest else set()
-    for file in [*path.glob("*.vectors"), *path.glob("*.globals"), *path.glob("*.partial")]:
-        if file.stem not in named:
-            file.unlink()
-
-
-def _write_atomically(target: Path, content: bytes) -> None:
-    """Replaces target by content, or leaves it as it was."""
-    partial = target.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    for pattern in ("*.vectors", "*.empty", "*.globals", "*.partial"):
+        for file in path.glob(pattern):
+            if file.stem not in named:
+                file.unlink()
 
 
 def _names(titles: list[str]) -> str:

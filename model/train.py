@@ -1,6 +1,7 @@
 """Training: masked shot modelling over a store of fused vectors.
 
     python -m model.train --config cfg.json --data STORE --out RUN [--init EXPORT]
+    python -m model.train FOLDER --out RUN                somebody's own vectors (docs/own_vectors.md)
     torchrun --nproc-per-node N -m model.train ...        the same on N processes, with the same losses
 
 RUN then holds export/ (the best weights), metrics.json, training.jsonl (one object per report) and checkpoints/.
@@ -12,21 +13,18 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import math
-import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from model.batches import Batch, Resident, Window, split, training_batches, windows_of
+from model.batches import Batch, Resident, Window, predictable, split, training_batches, windows_of
 from model.checkpoint import (
     ARCHITECTURE,
     Checkpoints,
@@ -36,71 +34,24 @@ from model.checkpoint import (
     read_export,
     restore_training_state,
     training_state,
-    write_atomically,
+    using_weights,
 )
 from model.config import Config
+from model.distributed import Place
 from model.encoder import Encoder
+from model.files import write_atomically
 from model.masking import INITIAL_WEIGHTS, random_words
-from model.metrics import Validation, by_modality, warning
-from model.optim import clip_gradients, learning_rate_factor, optimizers, set_learning_rates
+from model.metrics import Validation, warning
+from model.objective import MaskedShotModelling
+from model.optim import clip_gradients, learning_rate_factor, optimizers, set_learning_rates, update_ema
+from model.own_vectors import OwnVectors
 from model.precision import matmul_dtype
-from model.reports import Log, Meter, describe, duration, in_red, parts, reporting
+from model.reports import Clock, Log, Meter, describe, duration, in_red, parts, reporting
+from model.run_folder import RunFolder
 from model.store import Store
 
 LONGEST_SILENCE = 10.0  # seconds, as far as steps end in between
 TERMINATED = 128 + signal.SIGTERM  # exit status of a run that was stopped and can go on
-
-
-class MaskedShotModelling(nn.Module):
-    """The objective: predict masked shots, minimise the cosine distance to what they were (Saluja et al. 2026)."""
-
-    def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.dtype = dtype  # of activations
-
-    def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predictions of the shots predicted whole (q, 2304) and of those that lack one modality (p, 2304)."""
-        partly = batch.partly_masked, batch.hidden_modality
-        predicted = torch.cat([batch.predicted, batch.partly_masked])
-        asked = predicted.sort().values
-        states = self.encoder(
-            batch.shots.to(self.dtype),
-            batch.global_embeddings.to(self.dtype),
-            batch.packing,
-            batch.masked,
-            partly if self.encoder.config.modality_masking > 0 else None,
-            asked,
-        )
-        # Only predicted shots go through the rest of the last block and the output projection.
-        predictions = self.encoder.predict(states[torch.searchsorted(asked, predicted)])
-        whole, part = predictions.split([len(batch.predicted), len(batch.partly_masked)])
-        return whole, part
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sums over the batch's predicted shots of the loss and of the cosine, both scalars."""
-        whole, part = (x.float() for x in self.predict(batch))
-        targets, part_targets = batch.targets.float(), batch.partial_targets.float()
-        rows = torch.arange(len(part), device=part.device)
-        # Where one modality was hidden only that block is judged: the rest was there to be copied.
-        part = by_modality(part)[rows, batch.hidden_modality]
-        part_targets = by_modality(part_targets)[rows, batch.hidden_modality]
-        cosine = (
-            torch.cosine_similarity(whole, targets, dim=1).sum()
-            + torch.cosine_similarity(part, part_targets, dim=1).sum()
-        )
-        if self.encoder.config.loss == "mse":
-            return (whole - targets).square().sum() + (part - part_targets).square().sum(), cosine
-        return len(whole) + len(part) - cosine, cosine
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where this process computes."""
-
-    device: torch.device
-    rank: int = 0
-    ranks: int = 1
 
 
 class Run:
@@ -118,8 +69,11 @@ class Run:
         """Raises ValueError when configuration, store, initial weights and the folder's checkpoints do not fit
         together.
         """
-        self.config, self.store, self.out, self.say = config, store, out, say
+        self.config, self.store, self.folder, self.say = config, store, RunFolder(out), say
         self.place = place or Place(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        if store.modalities != config.modalities:
+            theirs, ours = (", ".join(f"{n} {w}" for n, w in given) for given in (store.modalities, config.modalities))
+            raise ValueError(f"The store's fused vectors are {theirs}, and the configuration says {ours}.")
         if store.global_dim != config.global_dim:
             raise ValueError(
                 f"The store's global embeddings have {store.global_dim} numbers, and the configuration says "
@@ -130,8 +84,9 @@ class Run:
                 f"batch_sequences is {config.batch_sequences}, fewer than the {self.place.ranks} ranks to share them."
             )
         train, held_out = split(store.entries, config)
-        self.train = windows_of(train, config)
-        self.held_out = windows_of(held_out, config)
+        self.train, self.held_out = (predictable(store, windows_of(side, config)) for side in (train, held_out))
+        if not self.train:
+            raise ValueError("No shot of the titles to train on has any modality.")
         self.last_step = config.max_steps if held_out else config.fixed_steps
         self.evaluate_every = steps_between_validations(config, len(self.train)) if held_out else config.evaluate_every
         self.dtype = {
@@ -151,15 +106,15 @@ class Run:
             data += ":" + initialise_from(encoder, config, init)
         self.encoder = encoder.to(self.place.device)
         self.optimizers = optimizers(self.encoder, config)
-        self.average = (
+        self.ema = (
             {name: p.detach().clone() for name, p in self.encoder.named_parameters()} if config.ema_decay > 0 else None
         )
         self.progress = Progress()
-        self.checkpoints = Checkpoints(out / "checkpoints", config, data)
+        self.checkpoints = Checkpoints(self.folder.checkpoints, config, data)
         found = self.checkpoints.latest()
         if found is not None:
             tensors, self.progress, damaged = found
-            restore_training_state(tensors, self.encoder, self.optimizers, self.average)
+            restore_training_state(tensors, self.encoder, self.optimizers, self.ema)
             for sentence in damaged:
                 say(sentence)
             say(f"Going on from step {self.progress.step}.")
@@ -174,68 +129,77 @@ class Run:
 
     def fit(self) -> bool:
         """Trains to the end. Returns False when it was terminated before; the state is saved then."""
-        config, progress = self.config, self.progress
-        log = Log(self.out / "training.jsonl", progress.step, self.reports)
-        validation = (
-            Validation(self.store, self.train, self.held_out, config) if self.held_out and self.reports else None
-        )
-        module: nn.Module = self.objective
-        if config.compile:
-            module = torch.compile(module, dynamic=True)  # type: ignore[assignment]
-        if self.place.ranks > 1:
-            module = nn.parallel.DistributedDataParallel(module)
-        for name, scores in validation.trivial.items() if validation else ():
-            self.say(f"without a model, {name.replace('_', ' ')}: cosine {parts(scores)}")
-        started, earlier, first, said = time.monotonic(), progress.seconds, progress.step, -math.inf
+        config, progress, place = self.config, self.progress, self.place
+        log = Log(self.folder.log, progress.step, self.reports)
+        validation = None
+        if self.held_out and self.reports:
+            validation = Validation(self.store, self.train, self.held_out, config)
+            for name, scores in validation.baselines.items():
+                self.say(f"without a model, {name.replace('_', ' ')}: cosine {parts(scores)}")
+        module = self.trained_module()
+        resident = Resident(self.store, place.device) if Resident.fits(self.store, place.device) else None
+        clock, meter = Clock(progress.step, progress.seconds), Meter()
         figures = ""
-        window = Meter()
-        resident = Resident(self.store, self.place.device) if Resident.fits(self.store, self.place.device) else None
         for step, predicted, batches in training_batches(
-            self.store, self.train, config, progress.step, self.place.rank, self.place.ranks, resident
+            self.store, self.train, config, progress.step, place.rank, place.ranks, resident
         ):
             if self.finished():
                 break
             rates = set_learning_rates(self.optimizers, config, learning_rate_factor(config, step, self.last_step))
-            for optimizer in self.optimizers.values():
-                optimizer.zero_grad(set_to_none=True)
-            for number, batch in enumerate(batches):
-                last = number == len(batches) - 1
-                several = isinstance(module, nn.parallel.DistributedDataParallel)
-                # Gradients are averaged over the ranks once a step.
-                with module.no_sync() if several and not last else contextlib.nullcontext():  # type: ignore[operator]
-                    loss, cosine = module(batch.to(self.place.device))
-                    # DDP averages over ranks; the loss is the mean over the predicted shots of all.
-                    (loss * (self.place.ranks / predicted)).backward()
-                window.add(loss.detach(), cosine.detach(), len(batch.shots))
-            window.predicted += predicted
-            clip_gradients(self.encoder.parameters(), config.clip_norm)
-            for optimizer in self.optimizers.values():
-                optimizer.step()
-            self.follow_average()
-            progress.step = step + 1
-            progress.seconds = earlier + time.monotonic() - started
+            self.update(module, batches, predicted, meter)
+            progress.step, progress.seconds = step + 1, clock.seconds()
+            last = progress.step == self.last_step
+            stop = place.any_rank(self.terminated)
 
-            logged = progress.step % config.log_every == 0 or progress.step == self.last_step
+            logged = last or progress.step % config.log_every == 0
             if logged:
-                line = window.close(self.place.ranks)
+                line = meter.close(place.ranks)
                 progress.shots += line.pop("shots")
                 log.write({"step": progress.step, "split": "train", **line, **rates})
                 figures = f"loss {line['loss']:.4f}  cosine {line['cosine']:.4f}  {line['shots_per_s']:,.0f} shots/s  "
-            if logged or time.monotonic() - said >= LONGEST_SILENCE:
-                said = time.monotonic()
-                left = self.time_left((said - started) / (progress.step - first))
+            if logged or clock.silence() >= LONGEST_SILENCE:
+                left = self.time_left(clock.seconds_a_step(progress.step))
                 self.say(f"step {progress.step}/{self.last_step}  {figures}{left} left")
-            stop = self.any_rank(self.terminated)
-            if progress.step % self.evaluate_every == 0 or progress.step == self.last_step or stop:
+                clock.said()
+            if last or stop or progress.step % self.evaluate_every == 0:
                 if validation is not None and not stop:
                     self.evaluate(validation, log, rates)
                 if self.reports:
-                    self.checkpoints.save(training_state(self.encoder, self.optimizers, self.average), progress)
-                self.share_progress()
-                window.restart()
+                    self.checkpoints.save(training_state(self.encoder, self.optimizers, self.ema), progress)
+                # Rank 0 alone evaluates; the others learn what it decided.
+                vars(progress).update(place.of_rank_0(dataclasses.asdict(progress)))
+                meter.restart()
             if stop:
                 return False
         return True
+
+    def trained_module(self) -> nn.Module:
+        """The objective as the steps call it: compiled and over all ranks, where that is asked for."""
+        module: nn.Module = self.objective
+        if self.config.compile:
+            module = torch.compile(module, dynamic=True)  # type: ignore[assignment]
+        if self.place.ranks > 1:
+            module = nn.parallel.DistributedDataParallel(module)
+        return module
+
+    def update(self, module: nn.Module, batches: list[Batch], predicted: int, meter: Meter) -> None:
+        """One optimiser step on a step's microbatches, `predicted` shots of all ranks."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        for number, batch in enumerate(batches):
+            # Gradients are averaged over the ranks once a step.
+            apart = isinstance(module, nn.parallel.DistributedDataParallel) and number < len(batches) - 1
+            with module.no_sync() if apart else contextlib.nullcontext():  # type: ignore[operator]
+                loss, cosine = module(batch.to(self.place.device))
+                # DDP averages over ranks; the loss is the mean over the predicted shots of all.
+                (loss * (self.place.ranks / predicted)).backward()
+            meter.add(loss.detach(), cosine.detach(), len(batch.shots))
+        meter.predicted += predicted
+        clip_gradients(self.encoder.parameters(), self.config.clip_norm)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        if self.ema is not None:
+            update_ema(self.ema, self.encoder, self.config.ema_decay, self.progress.step)
 
     def time_left(self, seconds_a_step: float) -> str:
         """How long the run goes on: until its patience ends, if nothing gets better from here, and to its last step."""
@@ -276,38 +240,11 @@ class Run:
         """Predictions of the weights that would be exported now."""
 
         def predict(batch: Batch) -> Tensor:
-            weights = self.average or dict(self.encoder.named_parameters())
-            with torch.no_grad(), swapped(self.encoder, weights):
+            with torch.no_grad(), using_weights(self.encoder, self.ema or dict(self.encoder.named_parameters())):
                 whole, _ = self.objective.predict(batch.to(self.place.device))
                 return whole
 
         return predict
-
-    def follow_average(self) -> None:
-        """Moves the average of the weights; early on over fewer steps, so that it forgets the initial ones."""
-        if self.average is None:
-            return
-        decay = min(self.config.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
-        with torch.no_grad():
-            for name, parameter in self.encoder.named_parameters():
-                self.average[name].lerp_(parameter, 1 - decay)
-
-    # ---- several ranks -----------------------------------------------------------------------------------------------
-
-    def any_rank(self, flag: bool) -> bool:
-        if self.place.ranks == 1:
-            return flag
-        flags = torch.tensor([float(flag)], device=self.place.device)
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        return bool(flags.item())
-
-    def share_progress(self) -> None:
-        """Rank 0 alone evaluates; the others learn what it decided."""
-        if self.place.ranks > 1:
-            shared = [dataclasses.asdict(self.progress)]
-            dist.broadcast_object_list(shared, src=0)
-            for name, value in shared[0].items():
-                setattr(self.progress, name, value)
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
@@ -317,7 +254,7 @@ class Run:
         chosen = progress.best_step or progress.step
         weights = self.checkpoints.weights(chosen)
         about = {"space": self.store.space, "source": self.store.source, "data": self.checkpoints.data, "step": chosen}
-        export(weights, self.config, self.out / "export", about)
+        export(weights, self.config, self.folder.export, about)
         note = None
         if not self.held_out:
             note = (
@@ -341,7 +278,7 @@ class Run:
             "validation": progress.best_report or None,
             "warning": warning(progress.best_report) if progress.best_report else note,
         }
-        write_atomically(self.out / "metrics.json", json.dumps(metrics, indent=2).encode())
+        write_atomically(self.folder.metrics, json.dumps(metrics, indent=2).encode())
         if metrics["warning"]:
             self.say(in_red(str(metrics["warning"])))
         return metrics
@@ -355,11 +292,11 @@ def steps_between_validations(config: Config, windows: int) -> int:
 
 
 def sample_shots(store: Store, windows: list[Window], most: int = 8192) -> Tensor:
-    """About `most` shots evenly taken from the windows, at least one of each taken: (m, 2304) float32"""
+    """About `most` shots evenly from the windows, of those with any modality: (m, D) float32"""
     taken = windows[:: max(1, len(windows) // 256)]
     each = max(1, most // len(taken))
-    rows = [store.read(w.title, w.start, w.stop)[:: max(1, w.shots // each)] for w in taken]
-    return torch.from_numpy(np.concatenate(rows)).float()
+    rows = np.concatenate([store.read(w.title, w.start, w.stop)[:: max(1, w.shots // each)] for w in taken])
+    return torch.from_numpy(rows[rows.any(axis=1)]).float()
 
 
 def initialise_from(encoder: Encoder, config: Config, init: Path) -> str:
@@ -372,36 +309,11 @@ def initialise_from(encoder: Encoder, config: Config, init: Path) -> str:
     return str(torch.hash_tensor(torch.cat([p.detach().flatten() for p in earlier.parameters()])).item())
 
 
-@contextlib.contextmanager
-def swapped(encoder: Encoder, weights: dict[str, Tensor]) -> Iterator[None]:
-    """The encoder with other weights for a while."""
-    own = {name: parameter.data for name, parameter in encoder.named_parameters()}
-    try:
-        for name, parameter in encoder.named_parameters():
-            parameter.data = weights[name].data
-        yield
-    finally:
-        for name, parameter in encoder.named_parameters():
-            parameter.data = own[name]
-
-
-def place_of_process() -> Place:
-    """This process among those that torchrun started; on its own without it."""
-    cuda = torch.cuda.is_available()
-    if "WORLD_SIZE" not in os.environ:
-        return Place(torch.device("cuda" if cuda else "cpu"))
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo")
-    return Place(device, dist.get_rank(), dist.get_world_size())
-
-
 def train(
     config: Config, data: Path, out: Path, init: Path | None, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
     """A whole run; its metrics, or None when it was terminated. Raises ValueError and OSError as Run does."""
-    place = place_of_process()
+    place = Place.of_process()
     store = Store.open(data)
     run = Run(config, store, out, init, place, say if place.rank == 0 else lambda _: None)
 
@@ -423,8 +335,7 @@ def train(
         run.say(f"Terminated; saved at step {run.progress.step}.")
         return None
     metrics = run.finish() if place.rank == 0 else {}
-    if place.ranks > 1:
-        dist.destroy_process_group()
+    place.leave()
     return metrics
 
 
@@ -432,15 +343,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m model.train", description="Train the encoder on a store of fused vectors."
     )
-    parser.add_argument("--config", type=Path, required=True, help="configuration as JSON (model.config.Config)")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the store (model.store.Store)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("folder", type=Path, nargs="?", help="own vectors (docs/own_vectors.md), kept in OUT")
+    source.add_argument("--data", type=Path, help="folder of the store (model.store.Store)")
+    parser.add_argument(
+        "--config", type=Path, help="configuration as JSON (model.config.Config); the embedded preset without it"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run in it goes on")
     parser.add_argument("--init", type=Path, help="export folder of an earlier encoder whose weights to start from")
     given = parser.parse_args(arguments)
     with reporting() as (say, hand_over):
         try:
             given.out.mkdir(parents=True, exist_ok=True)
-            metrics = train(Config.from_json(given.config.read_text()), given.data, given.out, given.init, say)
+            config = Config.from_json(given.config.read_text()) if given.config else Config.embedded()
+            data = given.data
+            if given.folder:
+                own = OwnVectors.open(given.folder)
+                config, data = own.fitted(config), given.out / "vectors"
+                own.update_store(data)
+            metrics = train(config, data, given.out, given.init, say)
         except (ValueError, OSError) as error:
             say(f"error: {error}")
             return 1

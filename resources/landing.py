@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from model.tasks import TASKS
 from resources.errors import BadInput, one_line, printable
 from resources.places import TITLE_JSON_LIMIT, Bucket, File, Folder, Place, local_path, sha256_of
 
@@ -50,14 +51,6 @@ MEDIA_EXTENSIONS = (
     *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
     *(".mts", ".mxf", ".ogm", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
 )
-# What a label row carries besides clip_id, title_id, start_s and end_s.
-LABEL_COLUMN = {
-    "ad_relevancy": "labels",
-    "clip_popularity": "score",
-    "clip_tone": "labels",
-    "clip_genre": "labels",
-    "clip_retrieval": "label",
-}
 _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # the last: bytes of a name that is not UTF-8
 _MARK = b"\xef\xbb\xbf"  # of byte order, which some editors put before UTF-8
 _LANGUAGE = re.compile(r"([a-z]{2,3})(-[a-z]{4})?(-(?:[a-z]{2}|[0-9]{3}))?(?:[-_]([a-z]{3,}))?", re.IGNORECASE)
@@ -169,8 +162,8 @@ class LandingZone(dg.ConfigurableResource):
         place = self._place()
         landing = Landing()
         for file in place.files("labels"):
-            if file.name.rpartition(".")[0] not in LABEL_COLUMN:
-                log.warning("labels/%s is ignored: the tasks are %s", printable(file.name), ", ".join(LABEL_COLUMN))
+            if file.name.rpartition(".")[0] not in TASKS:
+                log.warning("labels/%s is ignored: the tasks are %s", printable(file.name), ", ".join(TASKS))
         for title_id, files in place.folders("titles"):
             try:
                 _require_title_id(title_id)
@@ -515,7 +508,7 @@ def _text_track(name: str, media: str) -> TextTrack:
 def _labels(task: str, name: str, data: bytes) -> Labels:
     import polars as pl
 
-    column = LABEL_COLUMN[task]
+    column = TASKS[task].label
     types: dict[str, Any] = {"labels": pl.List(pl.String), "score": pl.Float64, "label": pl.Int32}
     schema: dict[str, Any] = {
         "clip_id": pl.String,
@@ -577,7 +570,7 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[dict[str, Any]]:
                 f"{name} holds {rows} rows, {unpacked >> 20} MiB unpacked; the limit is {PARQUET_ROWS_LIMIT} rows and "
                 f"{LABELS_LIMIT >> 20} MiB"
             )
-        known = {"clip_id", "title_id", "start_s", "end_s", *LABEL_COLUMN.values()}
+        known = {"clip_id", "title_id", "start_s", "end_s", *(task.label for task in TASKS.values())}
         for batch in file.iter_batches(1024, columns=[column for column in file.schema_arrow.names if column in known]):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from model.modalities import FUSED_DIM, MODALITIES, WIDTHS, blocks_of
+from model.tasks import TASKS
+
 if TYPE_CHECKING:
     import dagster as dg
     import numpy as np
@@ -55,7 +58,7 @@ class Table:
 
 TITLE = Column("title_id", "string", "The title: the name of its folder in the landing zone.")
 ENCODER_VERSION = Column("encoder_version", "string", "The encoder's version; newer ones sort after older ones.")
-TASK = Column("task", "string", "ad_relevancy, clip_popularity, clip_tone, clip_genre or clip_retrieval.")
+TASK = Column("task", "string", f"{', '.join([*TASKS][:-1])} or {[*TASKS][-1]}.")
 DATA_VERSION = Column(
     "data_version",
     "string",
@@ -159,18 +162,24 @@ TABLES: Mapping[str, Table] = {
         ),
         _table(
             "fused_embeddings",
-            "The three embeddings of each shot in one vector: the encoder's input.",
+            "The embeddings of each shot in one vector: the encoder's input.",
             (TITLE,),
             ("shot_index",),
             SHOT,
             START,
             END,
             Column(
-                "embedding", "list<float32>", "Video, audio and text blocks of 768, together of unit norm.", length=2304
+                "embedding",
+                "list<float32>",
+                f"Blocks of {', '.join(f'{name} ({width})' for name, width in WIDTHS)}, together of unit norm.",
+                length=FUSED_DIM,
             ),
-            Column("has_audio", "bool", "False: the audio block is all zeros."),
-            Column("has_text", "bool", "False: the text block is all zeros."),
-            Column("space", "string", "The embedding spaces of the three blocks and the fusion. Never mix two."),
+            *(
+                Column(f"has_{modality.name}", "bool", f"False: the {modality.name} block is all zeros.")
+                for modality in MODALITIES
+                if modality.may_be_absent
+            ),
+            Column("space", "string", "The embedding spaces of the blocks and the fusion. Never mix two."),
         ),
         _table(
             "global_embeddings",
@@ -351,7 +360,8 @@ def checks(table: str) -> dict[str, Check]:
     if {"present", "embedding"} <= names:
         found["absent_is_zero"] = _zero_check({"present": slice(None)})
     if table == "fused_embeddings":
-        found["absent_is_zero"] = _zero_check({"has_audio": slice(768, 1536), "has_text": slice(1536, 2304)})
+        blocks = blocks_of(WIDTHS)
+        found["absent_is_zero"] = _zero_check({f"has_{m.name}": blocks[m.name] for m in MODALITIES if m.may_be_absent})
         found["norms_unit"] = _norms_unit
     if {"start_s", "end_s"} <= names:
         found["spans_not_empty"] = _spans_not_empty

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -65,37 +64,6 @@ class TrainingJob(dg.ConfigurableResource):
         # process would outlast the training.
         signal.siginterrupt(signal.SIGINT, True)
         dg.PipesSubprocessClient().run(command=command, context=context).get_results()
-
-
-def begin_run(run: Path, config: str, titles: Mapping[str, str], earlier: Path | None) -> None:
-    """Lay out a run's folder, unless a first try already did: a retry goes on as that one began.
-
-    config:  of the training, as JSON.
-    titles:  what is trained on, each title with its version.
-    earlier: folder of the run that made the newest encoder, whose weights are started from if `can_start_from` them.
-
-    The folder has titles.json; init/, the weights to start from, if any; and config.json, written last.
-    """
-    if (run / "config.json").exists():
-        return
-    shutil.rmtree(run, ignore_errors=True)
-    run.mkdir(parents=True)
-    (run / "titles.json").write_text(json.dumps(titles))
-    if earlier is not None and can_start_from(earlier, config, titles):
-        shutil.copytree(earlier / "export", run / "init")
-    (run / "config.json.partial").write_text(config)
-    (run / "config.json.partial").replace(run / "config.json")
-
-
-def can_start_from(earlier: Path, config: str, titles: Mapping[str, str]) -> bool:
-    """Whether a finished run's folder is still there, had the same configuration, trained on no other titles, and held
-    some of them out: what it has trained on must not become what the next one is validated on."""
-    wanted = ("titles.json", "config.json", "metrics.json", "export/config.json", "export/model.safetensors")
-    if not all((earlier / name).exists() for name in wanted):
-        return False
-    before, metrics = (json.loads((earlier / name).read_text()) for name in ("titles.json", "metrics.json"))
-    same_recipe = (earlier / "config.json").read_text() == config
-    return same_recipe and metrics["validation"] is not None and before.items() <= titles.items()
 
 
 def learning_curve_png(run: Path) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mediafm_assets.cli import main
+from mediafm_assets.commands.cli import main
 from resources.lake import DeltaLake
 
 QUICK_ENCODER = {"layers": 1, "hidden": 32, "heads": 2, "max_steps": 6, "fixed_steps": 6, "evaluate_every": 3}

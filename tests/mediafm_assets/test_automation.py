@@ -10,22 +10,22 @@ import dagster as dg
 import pytest
 
 from mediafm_assets.definitions import defs
-from mediafm_assets.partitions import TASKS
-from mediafm_assets.plan import TITLE_TABLES as ALL_TABLES
-from mediafm_assets.plan import batches
-from mediafm_assets.profiles import resources
-from mediafm_assets.sensors import automation, changed, landing_sensor
+from mediafm_assets.graph.plan import batches
+from mediafm_assets.graph.sensors import automation_sensor, changed, landing_sensor
+from mediafm_assets.settings import resources
+from mediafm_assets.stages import all_stages
+from model.tasks import TASKS
 from resources.landing import LandingZone
 from tests.mediafm_assets.conftest import Drop, Places
 
 Tick = Any  # Dagster's SensorExecutionData, which it does not export
-TITLE_TABLES = set(ALL_TABLES)
+TITLE_TABLES = set(all_stages().title_tables)
 BEFORE_TRAINING = TITLE_TABLES - {"contextual_embeddings"}
 
 
 def tick_automation(instance: dg.DagsterInstance, cursor: str | None = None) -> Tick:
     with dg.build_sensor_context(instance, cursor=cursor, definitions=defs(), resources=resources()) as context:
-        return automation.evaluate_tick(context)
+        return automation_sensor(all_stages()).evaluate_tick(context)
 
 
 def run_requests(tick: Tick) -> list[dg.RunRequest]:

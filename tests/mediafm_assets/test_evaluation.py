@@ -8,9 +8,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mediafm_assets.evaluation import labels_to_do, labels_version
-from mediafm_assets.headless import driver
-from resources.landing import LandingZone
+from mediafm_assets.commands.headless import driver
+from mediafm_assets.graph.plan import tasks_to_make
+from mediafm_assets.graph.versions import Catalogue
+from mediafm_assets.settings import resources
+from mediafm_assets.stages import all_stages
 
 from .conftest import Places
 
@@ -88,21 +90,35 @@ def test_a_label_file_that_cannot_be_used_at_all_fails_and_leaves_the_labels_bef
     assert places.lake.read("clip_labels", task="clip_tone").equals(before)
 
 
-def test_what_is_to_be_done_about_labels_shows_in_their_file_and_the_stored_version(tmp_path: Path) -> None:
-    landing = LandingZone(uri=str(tmp_path))
-    assert labels_to_do(landing, "clip_tone", None) == ("nothing", None, None)
-    assert labels_to_do(landing, "clip_tone", "old") == ("remove", None, None)
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "clip_tone.csv").write_text("x")
-    fingerprint = landing.label_fingerprint("clip_tone")
-    assert labels_to_do(landing, "clip_tone", None) == ("write", fingerprint, None)
-    assert labels_to_do(landing, "clip_tone", "old") == ("write", fingerprint, None)
-    assert labels_to_do(landing, "clip_tone", labels_version(fingerprint)) == ("nothing", fingerprint, None)
-    (tmp_path / "labels" / "clip_tone.jsonl").write_text("x")
-    action, fingerprint, problem = labels_to_do(landing, "clip_tone", "old")
-    assert (action, fingerprint) == ("problem", None)
-    assert "keep one file" in (problem or "")
-    assert labels_to_do(landing, "clip_genre", None).action == "nothing"
+def test_what_is_to_be_done_about_labels_shows_in_their_file_and_the_stored_version(empty_places: Places) -> None:
+    empty_places.lake.create_tables()
+
+    def todo(stored: str | None) -> tuple[str | None, str | None] | None:
+        """The version that the labels are to have, and what is wrong; None when there is nothing to do."""
+        catalogue = Catalogue(empty_places.lake, resources(), all_stages())
+        if stored:
+            catalogue.wrote("clip_labels", {"task": "clip_tone"}, stored)
+        found = {item.task: (item.version, item.problem) for item in tasks_to_make(catalogue)}
+        assert found.keys() <= {"clip_tone"}
+        return found.get("clip_tone")
+
+    assert todo(None) is None
+    assert todo("old") == (None, None), "they go with their file"
+    labels = empty_places.landing / "labels"
+    labels.mkdir()
+    (labels / "clip_tone.csv").write_text("x")
+    written = todo(None)
+    assert written
+    version, problem = written
+    assert len(version or "") == 32
+    assert problem is None
+    assert todo("old") == written
+    assert todo(version) is None
+    (labels / "clip_tone.jsonl").write_text("x")
+    unusable = todo("old")
+    assert unusable
+    assert unusable[0] is None
+    assert "keep one file" in (unusable[1] or "")
 
 
 def test_clips_outside_of_their_film_or_of_no_title_are_listed_and_stop_no_probe(

@@ -8,9 +8,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mediafm_assets.cli import main
+from mediafm_assets.commands.cli import main
 from mediafm_assets.definitions import defs
-from mediafm_assets.sensors import PROCESS_TAG
+from mediafm_assets.graph.sensors import PROCESS_TAG
 from tests.mediafm_assets.conftest import Places
 
 
@@ -105,7 +105,7 @@ def test_a_run_that_was_killed_before_it_began_is_ended_by_the_next_call(places:
 
 
 def test_two_calls_at_once_may_share_a_new_dagster_home(empty_places: Places) -> None:
-    command = [sys.executable, "-m", "mediafm_assets.cli", "materialize"]
+    command = [sys.executable, "-m", "mediafm_assets.commands.cli", "materialize"]
     calls = [subprocess.Popen(command, env=os.environ.copy(), stderr=subprocess.PIPE, text=True) for _ in range(3)]
     said = [call.communicate(timeout=120)[1] for call in calls]
     assert [call.returncode for call in calls] == [0, 0, 0], said

@@ -52,7 +52,7 @@ def ui(places: Places, tmp_path: Path) -> Iterator[int]:
         port = free.getsockname()[1]
     log = (tmp_path / "ui.log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "mediafm_assets.cli", "ui", "--port", str(port)],
+        [sys.executable, "-m", "mediafm_assets.commands.cli", "ui", "--port", str(port)],
         env={**os.environ, **places.environment, "PYTHONPATH": str(Path(__file__).parents[2])},
         cwd=tmp_path,
         stdout=log,

@@ -15,10 +15,10 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from mediafm_assets.cli import main
-from mediafm_assets.evaluation import REPRESENTATIONS
-from mediafm_assets.partitions import TASKS
-from mediafm_assets.plan import GROWTH_BEFORE_TRAINING
+from mediafm_assets.commands.cli import main
+from mediafm_assets.defs.encoder import GROWTH_BEFORE_TRAINING
+from mediafm_assets.defs.evaluation import REPRESENTATIONS
+from model.tasks import TASKS
 from resources.tables import TABLES, violations
 from tests.mediafm_assets.conftest import Drop, Places
 
@@ -295,7 +295,7 @@ def test_the_command_runs_from_any_folder_and_a_killed_run_is_finished_by_the_ne
 ) -> None:
     places = Places(tmp_path / "places")
     shutil.copytree(finished.landing, places.landing)
-    command = [sys.executable, "-m", "mediafm_assets.cli", "materialize", "--no-train"]
+    command = [sys.executable, "-m", "mediafm_assets.commands.cli", "materialize", "--no-train"]
     project = str(Path(__file__).parents[2])
     environment = {**os.environ, **places.environment, "PYTHONPATH": project}
     # No pipes: what the killed process leaves behind (Dagster's log followers) would hold them open.

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 PROGRAM = """
-from mediafm_assets.progress import progress_bar
+from mediafm_assets.commands.progress import progress_bar
 with progress_bar(1000, "titles") as bar:
     for number in range(1000):
         bar.set_postfix_str(f"title-{number}: shots")

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mediafm_assets.cli import main
+from mediafm_assets.commands.cli import main
 from tests.mediafm_assets.conftest import Places
 from tests.resources.checkpoints import save_clip, save_wav2vec
 from tests.resources.openai_server import GOOD_KEY, OpenAIServer, openai_server

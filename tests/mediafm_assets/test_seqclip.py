@@ -15,10 +15,11 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from mediafm_assets.cli import main
+from mediafm_assets.commands.cli import main
 from mediafm_assets.definitions import defs
-from mediafm_assets.profiles import resources
-from mediafm_assets.sensors import automation
+from mediafm_assets.graph.sensors import automation_sensor
+from mediafm_assets.settings import resources
+from mediafm_assets.stages import all_stages
 from resources.video_encoders import VideoEncoder
 from tests.mediafm_assets.conftest import Places
 from tests.resources.checkpoints import save_clip, save_siglip2, save_wav2vec
@@ -259,5 +260,5 @@ def test_it_is_made_on_demand_only(finished: Places, monkeypatch: pytest.MonkeyP
         assert instance.get_latest_materialization_event(dg.AssetKey("encoder"))
         assert instance.get_latest_materialization_event(dg.AssetKey("seqclip")) is None
         with dg.build_sensor_context(instance, definitions=defs(), resources=resources()) as context:
-            requests = automation.evaluate_tick(context).run_requests or []
+            requests = automation_sensor(all_stages()).evaluate_tick(context).run_requests or []
     assert dg.AssetKey("seqclip") not in {key for request in requests for key in request.asset_selection}

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from model.batches import (
     Order,
     Resident,
+    Window,
     gather,
     microbatches,
+    predictable,
     read_windows,
     share_of_rank,
     split,
@@ -19,8 +22,14 @@ from model.batches import (
     windows_of,
 )
 from model.config import Config
-from model.masking import training_mask
-from model.store import Entry, Store
+from model.masking import Mask, training_mask
+from model.store import Entry, Store, StoredTitle
+
+
+def masks_of(store: Store, windows: list[Window], config: Config) -> list[Mask]:
+    """The masks of the first step, one per window."""
+    empty = (store.empty(window.title, window.start, window.stop) for window in windows)
+    return [training_mask(config, shots, 0, row) for row, shots in enumerate(empty)]
 
 
 def test_no_series_is_on_both_sides_of_the_split(store: Store, small: Config) -> None:
@@ -90,7 +99,7 @@ def test_microbatches_are_bounded_and_keep_the_order() -> None:
 
 def test_a_batch_holds_the_windows_vectors_and_the_masked_ones_as_targets(store: Store, small: Config) -> None:
     windows = windows_of(store.entries, small)[:5]
-    masks = [training_mask(small, window.shots, 0, row) for row, window in enumerate(windows)]
+    masks = masks_of(store, windows, small)
     batch = gather(store, list(zip(windows, masks, strict=True)))
     expected = np.concatenate([store.read(w.title, w.start, w.stop) for w in windows])
     np.testing.assert_array_equal(batch.shots.numpy(), expected)
@@ -119,7 +128,7 @@ def test_resident_vectors_give_the_batches_that_the_store_gives(store: Store, sm
 def test_a_singly_masked_modality_is_hidden_and_the_others_are_not(store: Store, small: Config) -> None:
     config = dataclasses.replace(small, modality_masking=0.9)
     windows = windows_of(store.entries, small)
-    masks = [training_mask(config, window.shots, 0, row) for row, window in enumerate(windows)]
+    masks = masks_of(store, windows, config)
     batch = gather(store, list(zip(windows, masks, strict=True)))
     assert len(batch.partly_masked) > len(batch.masked) > 0
     shown = batch.shots[batch.partly_masked].unflatten(1, (3, 768))
@@ -134,7 +143,7 @@ def test_a_singly_masked_modality_is_hidden_and_the_others_are_not(store: Store,
 def test_swapped_and_kept_shots_are_visible_and_predicted(store: Store, small: Config) -> None:
     config = dataclasses.replace(small, swap_ratio=0.4, keep_ratio=0.2)
     windows = windows_of(store.entries, small)
-    masks = [training_mask(config, window.shots, 0, row) for row, window in enumerate(windows)]
+    masks = masks_of(store, windows, config)
     batch = gather(store, list(zip(windows, masks, strict=True)))
     true = read_windows(store, windows)
     assert torch.equal(batch.targets, true[batch.predicted])
@@ -150,7 +159,7 @@ def test_swapped_and_kept_shots_are_visible_and_predicted(store: Store, small: C
 def test_a_dropped_title_embedding_is_zero(store: Store, small: Config) -> None:
     config = dataclasses.replace(small, global_dropout=0.5)
     windows = windows_of(store.entries, small)
-    masks = [training_mask(config, window.shots, 0, row) for row, window in enumerate(windows)]
+    masks = masks_of(store, windows, config)
     batch = gather(store, list(zip(windows, masks, strict=True)))
     dropped = [not mask.keep_global for mask in masks]
     assert 0 < sum(dropped) < len(dropped)
@@ -167,3 +176,54 @@ def test_a_resumed_stream_of_batches_is_the_uninterrupted_one(store: Store, smal
         for batch, other in zip(batches, others, strict=True):
             assert torch.equal(batch.shots, other.shots)
             assert torch.equal(batch.masked, other.masked)
+
+
+WIDTHS = (("pose", 3), ("smell", 5), ("touch", 2))
+
+
+@pytest.fixture
+def sparse(tmp_path: Path) -> Store:
+    """One title of 40 shots in three blocks; every fifth shot has none, and none has all."""
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((40, 10))
+    vectors[np.arange(40) % 2 == 0, :3] = 0
+    vectors[np.arange(40) % 2 == 1, 3:8] = 0
+    vectors[np.arange(40) % 3 == 0, 8:] = 0
+    vectors[::5] = 0
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.where(norms > 0, norms, 1)
+    title = StoredTitle("t", None, "1", "test-space", vectors, np.ones(16))
+    return Store.update(tmp_path / "sparse", [title], modalities=WIDTHS)
+
+
+def test_only_a_modality_that_a_shot_has_is_hidden_whichever_those_are(sparse: Store, small: Config) -> None:
+    config = dataclasses.replace(small, modalities=WIDTHS, modality_masking=0.9, mask_ratio=0.9)
+    windows = windows_of(sparse.entries, config)
+    batch = gather(sparse, list(zip(windows, masks_of(sparse, windows, config), strict=True)))
+    assert len(batch.partly_masked) > 10
+    assert set(batch.hidden_modality.tolist()) == {0, 1, 2}
+    for row, hidden in enumerate(batch.hidden_modality.tolist()):
+        block = list(sparse.blocks.values())[hidden]
+        assert batch.partial_targets[row, block].any()
+        shown = batch.shots[batch.partly_masked[row]].clone()
+        assert not shown[block].any()
+        shown[block] = batch.partial_targets[row, block]
+        assert torch.equal(shown, batch.partial_targets[row])
+
+
+def test_a_shot_without_any_modality_is_seen_and_never_a_target(sparse: Store, small: Config) -> None:
+    config = dataclasses.replace(small, modalities=WIDTHS, modality_masking=0.3, swap_ratio=0.3, mask_ratio=0.5)
+    windows = windows_of(sparse.entries, config)
+    batch = gather(sparse, list(zip(windows, masks_of(sparse, windows, config), strict=True)))
+    assert batch.targets.any(dim=1).all()
+    assert batch.partial_targets.any(dim=1).all()
+    assert (~batch.shots.any(dim=1)).sum() >= 8
+
+
+def test_windows_of_nothing_but_empty_shots_are_left_out(tmp_path: Path, small: Config) -> None:
+    vectors = np.zeros((40, 2304))
+    vectors[:10, 0] = 1
+    store = Store.update(tmp_path / "s", [StoredTitle("t", None, "1", "test-space", vectors, np.ones(16))])
+    windows = windows_of(store.entries, small)
+    assert [w.start for w in predictable(store, windows)] == [0, 8]
+    assert len(windows) == 4

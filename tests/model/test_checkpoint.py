@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
-from model.checkpoint import export, from_tensors, read_export, tensors
+from model.checkpoint import Checkpoints, Progress, export, from_tensors, read_export, tensors, training_state
 from model.config import Config
 from model.encoder import Encoder
+from model.files import write_atomically
 
 
 def same(a: Encoder, b: Encoder) -> bool:
@@ -72,3 +73,38 @@ def test_an_export_that_is_missing_damaged_or_of_another_size_is_refused(tmp_pat
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="damaged"):
         read_export(tmp_path)
+
+
+def test_an_encoder_exported_before_widths_were_part_of_its_configuration_is_read(
+    tmp_path: Path, small: Config
+) -> None:
+    encoder = Encoder(small)
+    export(dict(encoder.named_parameters()), small, tmp_path, {})
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert described.pop("modalities") == [["video", 768], ["audio", 768], ["text", 768]]
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    assert same(read_export(tmp_path), encoder)
+    assert read_export(tmp_path).config == small
+
+
+def test_an_encoder_of_other_blocks_keeps_them(tmp_path: Path, small: Config) -> None:
+    config = dataclasses.replace(small, modalities=(("pose", 3), ("smell", 5)))
+    encoder = Encoder(config)
+    export(dict(encoder.named_parameters()), config, tmp_path, {})
+    assert read_export(tmp_path).config.blocks == {"pose": slice(0, 3), "smell": slice(3, 8)}
+
+
+def test_a_checkpoint_from_before_widths_were_part_of_the_configuration_is_gone_on_from(
+    tmp_path: Path, small: Config
+) -> None:
+    checkpoints = Checkpoints(tmp_path, small, "data")
+    weights = training_state(Encoder(small), {}, None)
+    run = {"config": dataclasses.asdict(small), "data": "data", "progress": dataclasses.asdict(Progress(step=4))}
+    del run["config"]["modalities"]
+    write_atomically(checkpoints.path(4), save(weights, metadata={"run": json.dumps(run)}))
+    found = checkpoints.latest()
+    assert found is not None
+    assert found[1].step == 4
+    other = dataclasses.replace(small, modalities=(("video", 768), ("audio", 1536)))
+    with pytest.raises(ValueError, match=r"another configuration \(modalities"):
+        Checkpoints(tmp_path, other, "data").latest()

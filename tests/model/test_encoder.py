@@ -88,8 +88,8 @@ def test_cls_and_global_come_first_and_are_no_shots(small: Config) -> None:
     # In the concatenation of 2 [CLS], 2 [GLOBAL] and 5 shots:
     assert packing.order.tolist() == [0, 2, 4, 5, 1, 3, 6, 7, 8]
     assert packing.shot_tokens.tolist() == [2, 3, 6, 7, 8]
-    assert packing.places.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4]
-    assert packing.starts.tolist() == [0, 4, 9]
+    assert packing.position_ids.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4]
+    assert packing.cu_seqlens.tolist() == [0, 4, 9]
 
 
 def test_layers_are_selectable_and_the_last_one_is_the_default(small: Config) -> None:
@@ -108,7 +108,7 @@ def test_states_that_are_asked_for_are_those_among_all(small: Config, positions:
     shots, titles, packing = inputs(small, [5, 1, 16, 9])  # of the second and the last nothing is asked
     asked = torch.tensor([0, 3, 4, 6, 21])
     every = encoder(shots, titles, packing, layer=layer)
-    torch.testing.assert_close(encoder(shots, titles, packing, asked=asked, layer=layer), every[asked])
+    torch.testing.assert_close(encoder(shots, titles, packing, query_indices=asked, layer=layer), every[asked])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -122,7 +122,7 @@ def test_asking_for_some_states_changes_no_derivative(small: Config, dtype: torc
         return list(torch.autograd.grad((states.float() * weight).sum(), list(encoder.parameters()), allow_unused=True))
 
     given = shots.to(dtype), titles.to(dtype), packing
-    few = derivatives(encoder(*given, asked=asked))
+    few = derivatives(encoder(*given, query_indices=asked))
     every = derivatives(encoder(*given)[asked])
     largest = max(d.abs().max() for d in every if d is not None)
     for (name, _), a, b in zip(encoder.named_parameters(), few, every, strict=True):

@@ -4,7 +4,7 @@ import torch
 
 from model.batches import Batch, split, windows_of
 from model.config import Config
-from model.metrics import Cosines, Validation, effective_rank, skill, trivial_predictions, warning
+from model.metrics import Cosines, Validation, baseline_predictions, effective_rank, skill, warning
 from model.store import Store
 
 
@@ -12,9 +12,9 @@ def basis(*axes: int) -> np.ndarray:
     return np.eye(2304, dtype=np.float32)[list(axes)]
 
 
-def test_the_trivial_predictors_see_visible_shots_only_and_do_what_they_say() -> None:
+def test_the_baselines_see_visible_shots_only_and_do_what_they_say() -> None:
     shots = basis(0, 1, 2, 3, 4)
-    predicted = trivial_predictions(shots, np.array([0, 2, 3]), mean=basis(9)[0])
+    predicted = baseline_predictions(shots, np.array([0, 2, 3]), mean=basis(9)[0])
     np.testing.assert_array_equal(predicted["global_mean"], basis(9, 9, 9))
     np.testing.assert_allclose(predicted["title_mean"][1], (shots[1] + shots[4]) / 2)
     # Nothing is visible before shot 0, so the first one after; shot 1 is the last visible one before 2 and 3.
@@ -25,14 +25,14 @@ def test_the_trivial_predictors_see_visible_shots_only_and_do_what_they_say() ->
 
 def test_neighbours_end_after_eight_shots() -> None:
     shots = basis(*range(20))
-    predicted = trivial_predictions(shots, np.array([0, *range(1, 9)]), mean=basis(30)[0])
+    predicted = baseline_predictions(shots, np.array([0, *range(1, 9)]), mean=basis(30)[0])
     np.testing.assert_allclose(predicted["neighbours"][0], predicted["title_mean"][0])
-    predicted = trivial_predictions(shots, np.array([0, *range(1, 8)]), mean=basis(30)[0])
+    predicted = baseline_predictions(shots, np.array([0, *range(1, 8)]), mean=basis(30)[0])
     np.testing.assert_allclose(predicted["neighbours"][0], shots[8] / 8)
 
 
 def test_a_title_of_one_shot_is_predicted_by_the_global_mean() -> None:
-    predicted = trivial_predictions(basis(0), np.array([0]), mean=basis(9)[0])
+    predicted = baseline_predictions(basis(0), np.array([0]), mean=basis(9)[0])
     assert all((values == basis(9)).all() for values in predicted.values())
 
 
@@ -43,7 +43,7 @@ def test_cosines_are_counted_by_the_modalities_that_a_shot_has() -> None:
     predicted = torch.zeros(2, 2304)
     predicted[0, [0, 769]] = 1.0  # the video right, the audio wrong
     predicted[1, [0, 768, 1537]] = 1.0
-    cosines = Cosines.none()
+    cosines = Cosines.none(Config.embedded().blocks)
     cosines.add(predicted, true)
     means = cosines.means()
     assert means == pytest.approx(
@@ -57,7 +57,7 @@ def test_effective_rank_counts_directions() -> None:
     assert 1 < effective_rank(torch.diag(torch.tensor([10.0, 1, 1]))) < 3
 
 
-def test_skill_is_the_share_of_the_way_from_the_best_trivial_predictor_to_perfection() -> None:
+def test_skill_is_the_share_of_the_way_from_the_best_baseline_to_perfection() -> None:
     assert skill(0.7, 0.4) == pytest.approx(0.5)
     assert skill(0.4, 0.4) == 0
     assert skill(1.0, 0.4) == pytest.approx(1)
@@ -91,3 +91,22 @@ def test_a_model_no_better_than_a_constant_says_so(validation: Validation) -> No
     assert report["cosines"][report["best_trivial"]]["all"] == max(
         report["cosines"][name]["all"] for name in ("global_mean", "title_mean", "previous_shot", "neighbours")
     )
+
+
+def test_shots_without_any_modality_do_not_stand_for_a_title_in_the_baselines() -> None:
+    shots = basis(0, 1, 2, 3)
+    shots[1] = 0
+    predicted = baseline_predictions(shots, np.array([2]), mean=basis(9)[0])
+    np.testing.assert_allclose(predicted["title_mean"][0], (shots[0] + shots[3]) / 2)
+    np.testing.assert_array_equal(predicted["previous_shot"], basis(0))
+    assert (baseline_predictions(shots[:2], np.array([0]), basis(9)[0])["previous_shot"] == basis(9)).all()
+
+
+def test_cosines_of_blocks_of_other_names_and_widths() -> None:
+    cosines = Cosines.none({"pose": slice(0, 3), "smell": slice(3, 8)})
+    true = torch.zeros(2, 8)
+    true[0, [0, 3]] = 1.0
+    true[1, 4] = 1.0  # no pose
+    cosines.add(true.clone(), true)
+    assert cosines.means() == pytest.approx({"all": 1, "pose": 1, "smell": 1})
+    assert cosines.counts.tolist() == [2, 1, 2]

@@ -11,7 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from model import probes
-from model.probes import GENRES, METRICS, pool, probe, shots_of
+from model.probes import pool, probe, shots_of
+from model.tasks import GENRES, TASKS
 
 RNG = np.random.default_rng
 WIDTH = 24
@@ -44,7 +45,7 @@ def out_of_fold(
 ) -> NDArray[np.float64]:
     """The predictions of scikit-learn on the standardised features themselves."""
     predicted = np.zeros(len(targets))
-    for training, held_out in GroupKFold(probes.FOLDS.get(task, probes.DEFAULT_FOLDS)).split(features, groups=titles):
+    for training, held_out in GroupKFold(TASKS[task].folds).split(features, groups=titles):
         scaler = StandardScaler().fit(features[training])
         seen, unseen = scaler.transform(features[training]), scaler.transform(features[held_out])
         if task == "clip_popularity":
@@ -55,7 +56,7 @@ def out_of_fold(
     return predicted
 
 
-@pytest.mark.parametrize("task", METRICS)
+@pytest.mark.parametrize("task", TASKS)
 def test_a_signal_that_tells_everything_scores_near_one(task: str) -> None:
     rng = RNG(1)
     titles = titles_of(12, 8)
@@ -74,7 +75,7 @@ def test_a_signal_that_tells_everything_scores_near_one(task: str) -> None:
     assert found.ci_low is not None
     assert found.ci_high is not None
     assert found.ci_low <= found.value <= found.ci_high <= 1
-    assert (found.metric, found.n_clips, found.n_titles, found.note) == (METRICS[task], 96, 12, None)
+    assert (found.metric, found.n_clips, found.n_titles, found.note) == (TASKS[task].metric, 96, 12, None)
 
 
 @pytest.mark.parametrize("task", ["clip_popularity", "clip_retrieval", "clip_tone"])

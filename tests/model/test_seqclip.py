@@ -14,19 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from model.seqclip import (
-    FineTuning,
-    Pair,
-    Reader,
-    SeqClip,
-    chance,
-    contrast,
-    fine_tune,
-    hold_out,
-    read_pairs,
-    recalls,
-    write_pairs,
-)
+from model.seqclip.fine_tune import fine_tune
+from model.seqclip.pairs import Pair, hold_out, read_pairs, write_pairs
+from model.seqclip.reader import Reader
+from model.seqclip.recall import chance, recalls
+from model.seqclip.settings import FineTuning
+from model.seqclip.towers import SeqClip, contrast
 from resources.video_encoders import VideoEncoder
 from tests.resources.checkpoints import save_clip
 

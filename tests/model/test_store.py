@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.modalities import WIDTHS
 from model.store import Store, StoredTitle
 
 Make = Callable[..., StoredTitle]
@@ -202,3 +203,48 @@ print(before, resident())
     before, after = map(int, done.stdout.split())
     assert json.loads((tmp_path / "manifest.json").read_text())["titles"][-1]["shots"] == 2000
     assert after - before < 40_000, "184 MB were read, and 9 MB at a time are needed"
+
+
+def sparse(title_id: str = "sparse", widths: tuple[tuple[str, int], ...] = WIDTHS) -> StoredTitle:
+    """Six shots, the second and the fifth without any modality."""
+    vectors = np.random.default_rng(3).standard_normal((6, sum(width for _, width in widths)))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[[1, 4]] = 0
+    return StoredTitle(title_id, None, "1", "test-space", vectors, np.ones(16))
+
+
+def test_shots_without_any_modality_are_stored_as_zeros_and_known(
+    tmp_path: Path, make_title: Callable[..., StoredTitle]
+) -> None:
+    Store.update(tmp_path, [sparse(), make_title(0, 5)])
+    store = Store.open(tmp_path)
+    entries = {entry.title_id: entry for entry in store.entries}
+    assert store.empty(entries["sparse"], 0, 6).tolist() == [False, True, False, False, True, False]
+    assert store.empty(entries["sparse"], 1, 3).tolist() == [True, False]
+    assert not store.read(entries["sparse"], 1, 2).any()
+    assert not store.empty(entries["title-00"], 0, 5).any()
+
+
+def test_a_store_holds_blocks_of_any_widths_and_says_which(tmp_path: Path) -> None:
+    widths = (("pose", 3), ("smell", 5))
+    store = Store.update(tmp_path, [sparse(widths=widths)], modalities=widths)
+    assert Store.open(tmp_path).modalities == widths
+    assert store.read(store.entries[0], 0, 6).shape == (6, 8)
+    with pytest.raises(ValueError, match="other modalities"):
+        Store.update(tmp_path, [], keep=[("sparse", "1")])
+    with pytest.raises(ValueError, match=r"\(n, 2304\)"):
+        Store.update(tmp_path, [sparse("other", widths)])
+
+
+def test_a_store_written_before_it_knew_of_empty_shots_is_read(store: Store) -> None:
+    manifest = json.loads((store.path / "manifest.json").read_text())
+    del manifest["modalities"]
+    (store.path / "manifest.json").write_text(json.dumps(manifest))
+    for file in store.path.glob("*.empty"):
+        file.unlink()
+    earlier = Store.open(store.path)
+    assert earlier.modalities == (("video", 768), ("audio", 768), ("text", 768))
+    assert earlier.fingerprint == store.fingerprint
+    entry = earlier.entries[0]
+    assert not earlier.empty(entry, 0, entry.shots).any()
+    np.testing.assert_array_equal(earlier.read(entry, 0, 5), store.read(store.entries[0], 0, 5))

@@ -17,8 +17,9 @@ from model.batches import gather, windows_of
 from model.checkpoint import read_export
 from model.config import Config
 from model.masking import Mask, training_mask
+from model.objective import MaskedShotModelling
 from model.store import Store, StoredTitle
-from model.train import TERMINATED, MaskedShotModelling, Run, main
+from model.train import TERMINATED, Run, main
 
 Make = Callable[..., StoredTitle]
 
@@ -373,7 +374,7 @@ def test_two_ranks_have_the_losses_of_one(tmp_path: Path, store: Store, small: C
 
 def test_the_loss_is_the_cosine_distance_at_the_masked_shots_alone(store: Store, small: Config) -> None:
     windows = windows_of(store.entries, small)[:3]
-    masks = [training_mask(small, window.shots, 0, row) for row, window in enumerate(windows)]
+    masks = [training_mask(small, np.zeros(w.shots, dtype=bool), 0, row) for row, w in enumerate(windows)]
     batch = gather(store, list(zip(windows, masks, strict=True)))
     objective = MaskedShotModelling(Run(small, store, store.path.parent / "r").encoder, torch.float32)
     loss, cosine = objective(batch)
@@ -394,3 +395,37 @@ def test_where_one_modality_is_hidden_only_that_one_is_judged(store: Store, smal
         part[0, 768:1536], batch.partial_targets[0, 768:1536].float(), dim=0
     )
     torch.testing.assert_close(objective(batch)[1], expected)
+
+
+def test_a_run_over_other_blocks_learns_and_never_predicts_a_shot_that_has_none(tmp_path: Path, small: Config) -> None:
+    widths = (("pose", 3), ("smell", 5))
+    rng = np.random.default_rng(0)
+
+    def title(number: int) -> StoredTitle:
+        settings = rng.standard_normal((4, 8))
+        vectors = settings[np.arange(30) // 3 % 4] + 0.3 * rng.standard_normal((30, 8))
+        vectors[::2, :3] = 0
+        vectors[::4] = 0
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.where(norms > 0, norms, 1)
+        return StoredTitle(f"title-{number}", None, "1", "own", vectors, rng.standard_normal(16))
+
+    store = Store.update(tmp_path / "store", (title(number) for number in range(10)), modalities=widths)
+    config = dataclasses.replace(small, modalities=widths, modality_masking=0.3, max_steps=30, evaluate_every=10)
+    with pytest.raises(ValueError, match="fused vectors are pose 3, smell 5, and the configuration says video 768"):
+        Run(small, store, tmp_path / "other")
+    run = Run(config, store, tmp_path / "run")
+    assert run.fit()
+    report = run.finish()["validation"]
+    assert set(report["cosines"]["encoder"]) == {"all", "pose", "smell"}
+    losses = [line["loss"] for line in log(tmp_path / "run")]
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert read_export(tmp_path / "run" / "export").config.modalities == widths
+
+
+def test_titles_whose_shots_have_no_modality_at_all_are_refused(tmp_path: Path, small: Config) -> None:
+    nothing = (StoredTitle(str(n), None, "1", "own", np.zeros((3, 2304)), np.ones(16)) for n in range(8))
+    store = Store.update(tmp_path / "store", nothing)
+    with pytest.raises(ValueError, match="No shot of the titles to train on has any modality"):
+        Run(small, store, tmp_path / "run")

@@ -25,7 +25,9 @@ from model.optim import orthogonalised
 from model.precision import matmul_dtype
 from model.store import Store, StoredTitle
 from model.train import Run
-from model.seqclip import FineTuning, fine_tune, read_pairs, write_pairs
+from model.seqclip import FineTuning, write_pairs
+from model.seqclip.fine_tune import fine_tune
+from model.seqclip.pairs import read_pairs
 from resources import clip, transnet, wav2vec
 from PIL import Image
 

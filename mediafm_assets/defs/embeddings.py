@@ -1,0 +1,150 @@
+"""One embedding per shot and modality, one per title, and the fused vector of each shot."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mediafm_assets.defs.ingest import registered_drop
+from mediafm_assets.graph.materialise import TitleRun
+from mediafm_assets.graph.stage import Recipe, Stage
+from mediafm_assets.graph.versions import TextTrack, title_text
+from model.modalities import MODALITIES
+from resources.audio_encoders import AudioEncoder
+from resources.tables import vectors
+from resources.text_encoders import TextEncoder
+from resources.timed_text import choose_track
+from resources.video_encoders import VideoEncoder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mediafm_assets.graph.materialise import Rows
+
+WIDTH = 768
+
+
+def embedding_rows(vectors: "Sequence[np.ndarray | None]", encoder: str) -> "dict[str, Any]":
+    """Columns of an embedding table; a shot without the modality is a zero vector whose `present` is false."""
+    import numpy as np
+
+    absent = np.zeros(WIDTH, dtype=np.float32)
+    return {
+        "shot_index": range(len(vectors)),
+        "embedding": [absent if vector is None else vector for vector in vectors],
+        "present": [vector is not None for vector in vectors],
+        "encoder": [encoder] * len(vectors),
+    }
+
+
+def usage_notes(encoder: TextEncoder) -> dict[str, Any]:
+    """What a paid encoder's latest texts took, for the materialisation's metadata; nothing of a free one."""
+    return {} if encoder.last_usage is None else dataclasses.asdict(encoder.last_usage)
+
+
+def video_embeddings(run: TitleRun, title_id: str) -> "Rows":
+    """Embed each shot's sampled frames."""
+    import polars as pl
+
+    encoder: VideoEncoder = run.resources.video_encoder
+    frames = run.read("shot_frames", title_id)
+    shots = frames.group_by("shot_index", maintain_order=True).agg("jpeg")["jpeg"]
+    made = list(encoder.embed(jpegs.to_list() for jpegs in shots))
+    yield "video_embeddings", pl.DataFrame(embedding_rows(made, encoder.space()))
+
+
+def audio_embeddings(run: TitleRun, title_id: str) -> "Rows":
+    """Embed each shot's sound, decoded in one pass over the audio stream; a silent film's shots have none."""
+    import polars as pl
+
+    from resources.media import shot_audio
+
+    encoder: AudioEncoder = run.resources.audio_encoder
+    drop, title = registered_drop(run, title_id)
+    spans = run.read("shots", title_id).select("start_s", "end_s").rows()
+    made: list[np.ndarray | None] = [None] * len(spans)
+    if title["has_audio"]:
+        with run.landing.local(drop, drop.media) as film:
+            made = list(encoder.embed(shot_audio(film, spans, language=title["language"])))
+    yield "audio_embeddings", pl.DataFrame(embedding_rows(made, encoder.space()))
+
+
+def text_embeddings(run: TitleRun, title_id: str) -> "Rows":
+    """Give each cue of the title's track to the shots in which it is heard, and embed each shot's words."""
+    import polars as pl
+
+    from resources.timed_text import align, read_cues
+
+    encoder: TextEncoder = run.resources.text_encoder
+    drop, title = registered_drop(run, title_id)
+    spans = run.read("shots", title_id).select("start_s", "end_s").rows()
+    track = choose_track([TextTrack(**track) for track in title["text_tracks"]], title["language"])
+    texts = [""] * len(spans)
+    if track:
+        with run.landing.local(drop, track.name) as path:
+            texts = align(read_cues(path), spans)
+    spoken = [shot for shot, text in enumerate(texts) if text.strip()]
+    made: list[np.ndarray | None] = [None] * len(spans)
+    if spoken:
+        for shot, vector in zip(spoken, encoder.embed([texts[shot] for shot in spoken]), strict=True):
+            made[shot] = vector
+        run.notes.update(usage_notes(encoder))
+    run.notes.update(track=track.name if track else "none", shots_with_text=len(spoken))
+    track_name = [track.name if track else None] * len(spans)
+    yield (
+        "text_embeddings",
+        pl.DataFrame({**embedding_rows(made, encoder.space()), "text": texts, "track": track_name}),
+    )
+
+
+def global_embeddings(run: TitleRun, title_id: str) -> "Rows":
+    """Embed the title's metadata: what [GLOBAL] tells every shot."""
+    import polars as pl
+
+    encoder: TextEncoder = run.resources.title_encoder
+    text = title_text(run.read("titles", title_id).row(0, named=True))
+    vector = encoder.embed([text])[0]
+    run.notes.update(usage_notes(encoder))
+    yield "global_embeddings", pl.DataFrame({"embedding": [vector], "text": [text], "encoder": [encoder.space()]})
+
+
+def fused_embeddings(run: TitleRun, title_id: str) -> "Rows":
+    """Concatenate each shot's embeddings into one unit vector; an absent modality is a block of zeros."""
+    import polars as pl
+
+    from model.fusion import block_energy, fuse
+
+    tables = {modality.name: run.read(modality.table, title_id) for modality in MODALITIES}
+    embeddings = {name: (vectors(table), table["present"].to_numpy()) for name, table in tables.items()}
+    fused = fuse(embeddings, run.resources.fusion.kind)
+    present = {f"has_{m.name}": embeddings[m.name][1] for m in MODALITIES if m.may_be_absent}
+    run.notes.update({f"energy_{block}": share for block, share in block_energy(fused).items()})
+    run.notes.update({name.replace("has_", "shots_with_"): int(flags.sum()) for name, flags in present.items()})
+    rows = run.read("shots", title_id).select("shot_index", "start_s", "end_s")
+    yield (
+        "fused_embeddings",
+        rows.with_columns(
+            pl.Series("embedding", list(fused)),
+            *(pl.Series(name, flags) for name, flags in present.items()),
+            space=pl.lit(run.catalogue.fused_space()),
+        ),
+    )
+
+
+STAGES = (
+    Stage((Recipe("video_embeddings", ("shot_frames",), "video_encoder"),), "embeddings", video_embeddings),
+    Stage((Recipe("audio_embeddings", ("shots", "sound"), "audio_encoder"),), "embeddings", audio_embeddings),
+    Stage((Recipe("text_embeddings", ("shots", "timed_text"), "text_encoder"),), "embeddings", text_embeddings),
+    Stage((Recipe("global_embeddings", ("metadata",), "title_encoder"),), "embeddings", global_embeddings),
+    Stage(
+        (
+            Recipe(
+                "fused_embeddings",
+                ("shots", *(modality.table for modality in MODALITIES)),
+                "fusion",
+            ),
+        ),
+        "embeddings",
+        fused_embeddings,
+        kinds=frozenset({"numpy"}),
+    ),
+)

@@ -1,0 +1,300 @@
+"""What the embeddings are worth: labelled clips and linear probes on the five published tasks."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mediafm_assets.defs.encoder import read_encoder
+from mediafm_assets.graph.partitions import tasks_partitions
+from mediafm_assets.graph.stage import Recipe, Stage
+from mediafm_assets.graph.versions import Catalogue, digest
+from mediafm_assets.graph.whole import CatalogueRun
+from model.modalities import MODALITIES
+from model.tasks import TASKS
+from resources.errors import BadInput, printable
+from resources.lake import DeltaLake
+from resources.tables import vectors
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+    from mediafm_assets.graph.materialise import Rows
+    from model.encoder import Encoder
+
+REPRESENTATIONS = (
+    *(modality.name for modality in MODALITIES),
+    "fused",
+    "contextual_clip_alone",
+    "contextual_in_context",
+)
+"""What is probed: each modality, the three concatenated, and the encoder's output with only the clip's shots before it
+("clip alone") or with the whole title ("in context")."""
+
+SEED = 0
+BEYOND_S = 1.0
+"""A clip may end this many seconds after its film: labels are rounded, and containers' durations are not exact."""
+UNUSED_SHOWN = 50
+
+with warnings.catch_warnings():
+    # Checks by partition are a preview in the pinned Dagster; the UI then shows whose label file has bad rows.
+    warnings.simplefilter("ignore", dg.PreviewWarning)
+    EVERY_ROW_USABLE = dg.AssetCheckSpec(
+        "every_row_usable",
+        asset="clip_labels",
+        description="No row of the label file was refused. The others are used in any case.",
+        partitions_def=tasks_partitions,
+    )
+
+
+def labels_version(catalogue: Catalogue, task: str) -> str | None:
+    """The version of a task's labels, from the content of their file; None when there is none. Raises BadInput when the
+    task has two files, or one that cannot be read. Whether its rows can be used shows when they are made."""
+    fingerprint = catalogue.resources["landing"].label_fingerprint(task)
+    return None if fingerprint is None else digest(catalogue.stages.recipe["clip_labels"].code, fingerprint)
+
+
+def clip_labels(run: CatalogueRun) -> "Rows":
+    """Labels follow their file: its usable rows replace the task's partition, and when it is gone, the partition goes.
+    Refused rows are listed by file, line and reason. A file that cannot be used at all leaves the labels before it."""
+    # Its version was read before: if the file changes meanwhile, its new rows get the old version, and are made again.
+    labels = run.landing.labels(run.task or "")
+    if labels is None:
+        raise BadInput("the label file went while it was read; materialise the task again")
+    yield "clip_labels", with_all_labels(labels.rows)
+
+
+def refused_rows(run: CatalogueRun) -> dict[str, Any]:
+    """What the materialisation and the check say of rows that were refused."""
+    labels = run.landing.labels(run.task or "")
+    refused = labels.refused if labels else []
+    for row in refused:
+        run.context.log.warning(f"{run.task}: {row}")
+    run.checked.append(
+        dg.AssetCheckResult(
+            check_name=EVERY_ROW_USABLE.name,
+            asset_key="clip_labels",
+            passed=not refused,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="; ".join(map(str, refused[:3])) or None,  # what the UI shows without a click
+        )
+    )
+    return {"refused_rows": labels.refused_rows if labels else 0, "refused": [str(row) for row in refused]}
+
+
+def with_all_labels(rows: "pl.DataFrame") -> "pl.DataFrame":
+    """Rows of one task with the label columns of the others, which are null."""
+    import polars as pl
+
+    types: dict[str, pl.DataType] = {"labels": pl.List(pl.String()), "score": pl.Float64(), "label": pl.Int32()}
+    return rows.with_columns(
+        pl.lit(None, dtype=kind).alias(name) for name, kind in types.items() if name not in rows.columns
+    )
+
+
+def probe_metrics(run: CatalogueRun) -> "Rows":
+    """Probe every representation on every task, with folds grouped by title."""
+    import polars as pl
+
+    from model.probes import probe
+
+    encoder_version = run.partition["encoder_version"]
+    clips, _unused = run.catalogue.once(clips_by_task)
+    cells = []
+    pooled = clip_vectors(run.lake, encoder_version, {clip for rows in clips.values() for clip in spans_of(rows)})
+    for task, rows in clips.items():
+        for representation in REPRESENTATIONS:
+            features = [pooled[clip][representation] for clip in spans_of(rows)]
+            result = probe(task, features, rows["target"].to_list(), rows["title_id"].to_list(), seed=SEED)
+            cells.append({"task": task, "representation": representation, **result._asdict()})
+        run.context.log.info(f"{task}: {len(rows)} clips probed")
+    yield "probe_metrics", pl.DataFrame(cells)
+
+
+def scores(run: CatalogueRun) -> dict[str, Any]:
+    """What the materialisation says: the scores, and the labelled clips that could not be probed."""
+    _clips, unused = run.catalogue.once(clips_by_task)
+    metrics = run.lake.read("probe_metrics", **run.partition)
+    return {**unused_metadata(unused), "scores": dg.MarkdownMetadataValue(as_markdown(metrics))}
+
+
+def metrics_version(catalogue: Catalogue) -> str | None:
+    """The version that the newest encoder's probe metrics would have now; None without an encoder.
+
+    Only titles with labelled clips count: another one that lands changes no probe.
+    """
+    if catalogue.encoder_version is None:
+        return None
+    labelled = catalogue.once(labelled_titles)
+    made = catalogue.titles_in("contextual_embeddings").items()
+    titles = [f"{title} {version}" for title, version in made if title in labelled]
+    labels = [f"{task} {version}" for (task,), version in sorted(catalogue.stored_in("clip_labels").items())]
+    return digest(catalogue.stages.recipe["probe_metrics"].code, catalogue.encoder_version, *titles, *labels)
+
+
+def labelled_titles(catalogue: Catalogue) -> frozenset[str]:
+    """The titles that label files name."""
+    return frozenset(catalogue.lake.scan("clip_labels").select("title_id").unique().collect()["title_id"])
+
+
+Clip = tuple[str, float, float]
+"""title id, start and end in seconds"""
+
+
+def spans_of(clips: "pl.DataFrame") -> list[Clip]:
+    return clips.select("title_id", "start_s", "end_s").rows()
+
+
+def clips_by_task(catalogue: Catalogue) -> "tuple[dict[str, pl.DataFrame], pl.DataFrame]":
+    """The labelled clips that can be probed, by task, with a column `target`; and those that cannot, with a `reason`.
+
+    Titles that are registered and have no contextual embeddings from this encoder yet are left out of both: they wait.
+    A task without a label file has no clips, unless its labels stand in `titles`: it then takes the clips of the other
+    tasks. Where a clip has no labels of its own, they are its title's.
+    """
+    import polars as pl
+
+    lake = catalogue.lake
+    labels, unused = usable_labels(lake, catalogue.encoder_version or "")
+    by_task = {}
+    for task in TASKS.values():
+        clips = labels.filter(pl.col("task") == task.name)
+        if task.of_titles:
+            clips = labels.unique(["title_id", "start_s", "end_s"], maintain_order=True) if clips.is_empty() else clips
+            label = pl.col(task.label)
+            own = label if task.name in labels["task"] else pl.lit(None, dtype=labels.schema[task.label])
+            titles = lake.scan("titles").select("title_id", pl.col(task.of_titles).alias("of_title")).collect()
+            clips = clips.join(titles, on="title_id", how="left").with_columns(
+                own.fill_null(pl.col("of_title")).alias(task.label)
+            )
+        by_task[task.name] = clips.with_columns(pl.col(task.label).alias("target"))
+    return by_task, unused
+
+
+def usable_labels(lake: DeltaLake, encoder_version: str) -> "tuple[pl.DataFrame, pl.DataFrame]":
+    """Labelled clips in titles with vectors of this encoder; and, with a `reason`, those of no title or outside of
+    their film."""
+    import polars as pl
+
+    labels = lake.scan("clip_labels").collect().sort("title_id", "clip_id")
+    titles = lake.scan("titles").select("title_id", "duration_s").collect()
+    labelled = pl.col("title_id").is_in(labels["title_id"].unique().to_list())
+    shots = lake.scan("fused_embeddings").filter(labelled).group_by("title_id")
+    ends = shots.agg(pl.col("end_s").max().alias("last_shot_end_s"), pl.len().alias("shots")).collect()
+    of_encoder = lake.scan("contextual_embeddings").filter(labelled, pl.col("encoder_version") == encoder_version)
+    contextual = of_encoder.group_by("title_id").agg(pl.len().alias("shots_in_context")).collect()
+    clips = labels.join(titles, on="title_id", how="left").join(ends, on="title_id", how="left")
+    clips = clips.join(contextual, on="title_id", how="left", maintain_order="left")
+    film_s = pl.max_horizontal("duration_s", "last_shot_end_s")
+    seconds = pl.format("{} to {} s", pl.col("start_s").round(3), pl.col("end_s").round(3))
+    clips = clips.with_columns(
+        pl.when(pl.col("duration_s").is_null())
+        .then(pl.lit("no such title is registered"))
+        .when((pl.col("end_s") > film_s + BEYOND_S) | (pl.col("start_s") >= pl.col("last_shot_end_s")))
+        .then(pl.format("{} lies outside of its film, which has {} s", seconds, film_s.round(3)))
+        .when(pl.col("shots") != pl.col("shots_in_context"))
+        .then(pl.lit("the title's contextual embeddings are out of date"))
+        .alias("reason")
+    )
+    reached = pl.col("reason").is_null() & pl.col("shots_in_context").is_not_null() & pl.col("shots").is_not_null()
+    return clips.filter(reached).select(labels.columns), clips.filter(pl.col("reason").is_not_null())
+
+
+def unused_metadata(unused: "pl.DataFrame") -> dict[str, Any]:
+    """What the materialisation says of labelled clips that cannot be probed: how many, and the first of them."""
+    import polars as pl
+
+    unknown = unused.filter(pl.col("duration_s").is_null())["title_id"].unique().sort()
+    rows = unused.filter(pl.col("duration_s").is_not_null()).head(UNUSED_SHOWN)
+    return {
+        "unused_clips": len(unused),
+        "unused": [
+            f"{row['task']}: {printable(row['clip_id'])} of {row['title_id']}: {row['reason']}"
+            for row in rows.iter_rows(named=True)
+        ],
+        "unknown_titles": unknown.head(UNUSED_SHOWN).to_list(),
+        "unknown_titles_count": len(unknown),
+    }
+
+
+def clip_vectors(lake: DeltaLake, encoder_version: str, clips: set[Clip]) -> "dict[Clip, dict[str, np.ndarray]]":
+    """Each clip's vector in every representation: the mean over its shots."""
+    trained = read_encoder(lake, encoder_version)
+    by_title: dict[str, list[Clip]] = {}
+    for clip in sorted(clips):
+        by_title.setdefault(clip[0], []).append(clip)
+    return {
+        clip: by_representation
+        for title_id, title_clips in by_title.items()
+        for clip, by_representation in _title_clip_vectors(lake, trained, encoder_version, title_id, title_clips)
+    }
+
+
+def _title_clip_vectors(
+    lake: DeltaLake, trained: "Encoder", encoder_version: str, title_id: str, clips: list[Clip]
+) -> "Iterator[tuple[Clip, dict[str, np.ndarray]]]":
+    from model.inference import contextualise_many
+    from model.probes import pool, shots_of
+
+    shots = lake.read("fused_embeddings", title_id=title_id).sort("shot_index")
+    contextual = lake.read("contextual_embeddings", encoder_version=encoder_version, title_id=title_id)
+    start, end = shots["start_s"].to_numpy(), shots["end_s"].to_numpy()
+    fused = vectors(shots)
+    in_context = vectors(contextual.sort("shot_index"))
+    title = lake.read("global_embeddings", title_id=title_id)["embedding"][0].to_numpy()
+    alone = contextualise_many(trained, [(fused[shots_of(start, end, *clip[1:])], title) for clip in clips])
+    for clip, clip_alone in zip(clips, alone, strict=True):
+        vector = {name: pool(start, end, fused[:, block], *clip[1:]) for name, block in trained.config.blocks.items()}
+        vector["fused"] = pool(start, end, fused, *clip[1:])
+        vector["contextual_clip_alone"] = clip_alone.mean(axis=0)
+        vector["contextual_in_context"] = pool(start, end, in_context, *clip[1:])
+        yield clip, vector
+
+
+def as_markdown(metrics: "pl.DataFrame") -> str:
+    """A table of tasks by representations, as the run's metadata shows it."""
+    cells: Mapping[tuple[str, str], str] = {
+        (row["task"], row["representation"]): "-" if row["value"] is None else f"{row['value']:.3f}"
+        for row in metrics.iter_rows(named=True)
+    }
+    names = {row["task"]: f"{row['task']} ({row['metric']})" for row in metrics.iter_rows(named=True)}
+    lines = [["task", *REPRESENTATIONS], ["---"] * (len(REPRESENTATIONS) + 1)]
+    lines += [[name, *(cells[task, which] for which in REPRESENTATIONS)] for task, name in names.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+STAGES = (
+    Stage(
+        (Recipe("clip_labels", ("label_files",)),),
+        "evaluation",
+        clip_labels,
+        scope="task",
+        version=labels_version,
+        describe=refused_rows,
+        reports=(EVERY_ROW_USABLE,),
+    ),
+    Stage(
+        (
+            Recipe(
+                "probe_metrics",
+                (
+                    "contextual_embeddings",
+                    "clip_labels",
+                    "encoder",
+                    "fused_embeddings",
+                    "global_embeddings",
+                    "titles",
+                ),
+                code="2",
+            ),
+        ),
+        "evaluation",
+        probe_metrics,
+        scope="catalogue",
+        kinds=frozenset({"scikitlearn"}),
+        version=metrics_version,
+        describe=scores,
+    ),
+)

@@ -1,0 +1,126 @@
+"""From a drop in the landing zone to shots and their sampled frames."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mediafm_assets.graph.materialise import TitleRun
+from mediafm_assets.graph.stage import ROOT, Recipe, Stage
+from mediafm_assets.graph.versions import drop_version
+from mediafm_assets.settings import FrameSampler
+from resources.errors import BadInput
+from resources.landing import Drop, LandingZone
+from resources.shots import Shot, ShotDetector
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from mediafm_assets.graph.materialise import Rows
+
+
+def title_row(landing: LandingZone, drop: Drop) -> dict[str, Any]:
+    """The drop's row in `titles`. Reads all of its media and timed text once, for their hashes."""
+    from resources.media import probe
+
+    with landing.local(drop, drop.media) as film:
+        info = probe(film)
+    return {
+        "title": drop.title,
+        "type": drop.type,
+        "synopsis": drop.synopsis,
+        "tags": drop.tags,
+        "genres": drop.genres,
+        "language": drop.language,
+        "series_id": drop.series_id,
+        "media_uri": drop.media_uri,
+        "media_sha256": landing.sha256(drop, drop.media),
+        "duration_s": info.duration_s,
+        "fps": info.fps,
+        "width": info.width,
+        "height": info.height,
+        "has_audio": info.has_audio,
+        "text_tracks": [
+            {
+                "name": track.name,
+                "language": track.language,
+                "kind": track.kind,
+                "format": track.format,
+                "sha256": landing.sha256(drop, track.name),
+            }
+            for track in drop.text_tracks
+        ],
+        "extra": json.dumps(drop.extra, ensure_ascii=False, sort_keys=True),
+        "drop_fingerprint": drop.drop_fingerprint,
+        "landed_at": drop.landed_at,
+    }
+
+
+def registered_drop(run: TitleRun, title_id: str) -> tuple[Drop, dict[str, Any]]:
+    """The title's drop and its row in `titles`, which describes that very drop.
+
+    Raises BadInput when the drop was changed since: what is made of it would carry the old content's version.
+    """
+    drop, row = run.landing.drop(title_id), run.read("titles", title_id).row(0, named=True)
+    if drop.drop_fingerprint != row["drop_fingerprint"]:
+        raise BadInput(f"its drop has changed since it was registered; materialise titles of {title_id} first")
+    return drop, row
+
+
+def titles(run: TitleRun, title_id: str) -> "Rows":
+    """Probe the film and record what was dropped, with the content hashes that decide what changed."""
+    import polars as pl
+
+    from resources.tables import polars_schema
+
+    row = title_row(run.landing, run.landing.drop(title_id))
+    code = run.catalogue.stages.recipe[ROOT].code
+    whole = {"title_id": title_id, "data_version": drop_version(row, code), **row}
+    tracks = ", ".join(track["name"] for track in row["text_tracks"]) or "none"
+    run.notes.update(title=row["title"], duration_s=row["duration_s"], timed_text=tracks)
+    yield "titles", pl.DataFrame([whole], schema=dict(polars_schema("titles")))
+
+
+def shots(run: TitleRun, title_id: str) -> "Rows":
+    """Cut the film into shots and keep evenly spaced frames of each, in one pass over the video stream."""
+    import polars as pl
+
+    detector: ShotDetector = run.resources.shot_detector
+    found: list[Shot] = []
+    drop, _ = registered_drop(run, title_id)
+    with run.landing.local(drop, drop.media) as film:
+        yield "shot_frames", frame_rows(film, detector, run.resources.frame_sampler, found)
+    rows = [(shot.index, shot.start_s, shot.end_s, shot.start_frame, shot.end_frame) for shot in found]
+    columns = ["shot_index", "start_s", "end_s", "start_frame", "end_frame"]
+    yield "shots", pl.DataFrame(rows, schema=columns, orient="row").with_columns(detector=pl.lit(detector.name))
+
+
+def frame_rows(
+    film: Path, detector: ShotDetector, sampler: FrameSampler, found: list[Shot]
+) -> "Iterator[pl.DataFrame]":
+    """The sampled frames of each shot as it is found; the shots are added to `found`."""
+    import polars as pl
+
+    from resources.shots import detect_shots
+
+    for shot, frames in detect_shots(film, detector, sampler.frames_per_shot, sampler.short_side):
+        found.append(shot)
+        yield pl.DataFrame(
+            {
+                "shot_index": [shot.index] * len(frames),
+                "frame_index": [frame.frame_index for frame in frames],
+                "time_s": [frame.time_s for frame in frames],
+                "jpeg": [frame.jpeg for frame in frames],
+            }
+        )
+
+
+STAGES = (
+    Stage((Recipe("titles", ("drops",)),), "ingest", titles),
+    Stage(
+        (Recipe("shots", ("media",), "shot_detector"), Recipe("shot_frames", ("shots",), "frame_sampler")),
+        "ingest",
+        shots,
+        kinds=frozenset({"pytorch"}),
+    ),
+)

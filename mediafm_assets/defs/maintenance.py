@@ -1,0 +1,46 @@
+"""What keeps the lake whole and small with nobody remembering to: an asset on a weekly schedule."""
+
+import dagster as dg
+
+from mediafm_assets.graph.plan import discard_damaged
+from mediafm_assets.graph.specs import OWNERS
+from resources.lake import DeltaLake
+from resources.tables import TABLES
+
+
+@dg.asset(
+    group_name="operations",
+    owners=OWNERS,
+    kinds={"deltalake"},
+    description="Every table's files compared with their checksums, its log shortened to a checkpoint, and files that "
+    "no version of the last week names removed. Damaged partitions are discarded, and then made again as missing ones.",
+)
+def maintenance(context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaLake]) -> dg.MaterializeResult[None]:
+    damaged = discard_damaged(lake, deep=True)
+    for sentence in damaged:
+        context.log.warning(sentence)
+    lines = ["| table | checkpoint | log files removed | data files removed | MB freed |", "|---|---|---|---|---|"]
+    freed = 0
+    for table in TABLES:
+        done = lake.maintain(table)
+        freed += done.bytes
+        lines.append(f"| {table} | {done.checkpoint} | {done.log_files} | {done.files} | {done.bytes / 1e6:.1f} |")
+    return dg.MaterializeResult(
+        metadata={
+            "damaged_partitions": len(damaged),
+            "damaged": damaged[:50],
+            "bytes_freed": freed,
+            "tables": dg.MetadataValue.md("\n".join(lines)),
+        }
+    )
+
+
+weekly_maintenance = dg.ScheduleDefinition(
+    name="weekly_maintenance",
+    target=dg.AssetSelection.assets(maintenance),
+    cron_schedule="0 4 * * 0",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+ASSETS = (maintenance,)
+SCHEDULES = (weekly_maintenance,)

@@ -1,0 +1,294 @@
+"""The step that makes every table of a title: one title after the other, a failure stays with its title.
+
+All per-title tables are made in one Dagster step. So a title that fails costs its neighbours nothing: in a step for
+each table, Dagster would skip the later tables of every title of the run. Each finished partition is recorded as it is
+written, with its own data version; what the failed titles lack is what the run planned and did not materialise, which
+is what the UI shows in red.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mediafm_assets.graph.specs import CONTRACT, asset_specs, contract_spec
+from mediafm_assets.graph.stage import ROOT, Stage, Stages
+from mediafm_assets.graph.versions import Catalogue
+from model.modalities import MODALITIES
+from resources.errors import BadInput, Unavailable, one_line
+from resources.lake import ContractError, DeltaLake
+from resources.landing import LandingZone
+from resources.tables import TABLES, violations
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    Rows = Iterator[tuple[str, pl.DataFrame | Iterable[pl.DataFrame]]]
+
+PLANNED = "mediafm/planned"
+"""Tag of runs that nobody asked for by hand: they leave out titles that failed before and have not changed since."""
+
+FORCED = "mediafm/forced"
+"""Tag of runs that make the named tables again (separated by commas) though they are fresh."""
+
+SHOWN = 20
+"""Failed titles named in a run's failure; the table `failures` has them all."""
+
+
+@dataclass
+class TitleRun:
+    """What the stages of one run work with.
+
+    notes: what a stage adds to the metadata of its materialisation; emptied before each.
+    """
+
+    resources: Any
+    catalogue: Catalogue
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def lake(self) -> DeltaLake:
+        lake: DeltaLake = self.resources.lake
+        return lake
+
+    @property
+    def landing(self) -> LandingZone:
+        landing: LandingZone = self.resources.landing
+        return landing
+
+    def read(self, table: str, title_id: str) -> "pl.DataFrame":
+        """The title's rows of the table, in the order of the key; of a table by encoder, the newest one's."""
+        return self.lake.read(table, **self.catalogue.partition(table, title_id))
+
+
+def title_assets(stages: Stages, resources: Mapping[str, Any], titles_per_run: int) -> dg.AssetsDefinition:
+    """The assets of everything that is made title by title."""
+    of_titles = stages.of_scope("title")
+
+    @dg.multi_asset(
+        name="title",
+        specs=[spec for stage in of_titles for spec in asset_specs(stage, stages, resources)],
+        check_specs=[contract_spec(table) for table in stages.title_tables if table in TABLES],
+        can_subset=True,
+        required_resource_keys=stages.resource_keys.union(*(stage.uses for stage in of_titles)),
+        backfill_policy=dg.BackfillPolicy.multi_run(titles_per_run),
+    )
+    def title(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        """Make what is missing or stale of each title, table by table."""
+        selected = {key.to_user_string() for key in context.selected_asset_keys}
+        asked = [key for key in context.selected_asset_check_keys if key.name == CONTRACT]
+        if not selected:  # somebody executes the checks by themselves
+            for key in asked:
+                yield stored_contract(context.resources.lake, key.asset_key.to_user_string())
+            return
+        wanted = [stage for stage in of_titles if selected & set(stage.tables)]
+        failures, broken = make_titles(context, catalogue_of(context, stages), wanted)
+        for key in asked:
+            yield contract_result(key.asset_key.to_user_string(), broken[key.asset_key.to_user_string()])
+        if failures:
+            raise failure_of(failures, len(context.partition_keys))
+
+    return title
+
+
+def make_titles(
+    context: dg.AssetExecutionContext, catalogue: Catalogue, stages: Sequence[Stage]
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Run the stages for every title of the run. Returns a sentence for each title that failed, and for each table what
+    breaks its contract."""
+    missing = preflight(catalogue.resources)
+    if missing and stages[0].name == ROOT:
+        raise dg.Failure(f"titles: {' '.join(missing)}", allow_retries=False)
+    run = TitleRun(context.resources, catalogue)
+    failures: dict[str, str] = {}
+    broken: dict[str, list[str]] = defaultdict(list)
+    for title_id in context.partition_keys:
+        if PLANNED in context.run.tags and catalogue.failed_before(title_id, fingerprint_of(run, title_id)):
+            continue
+        at = stages[0]
+        try:
+            for stage in stages:
+                at = stage
+                make(context, run, stage, title_id)
+        except Exception as error:  # whatever it is, it is this title's
+            reason = f"{title_id}: {at.name}: {explain(error)}"
+            context.log.error(reason, exc_info=None if isinstance(error, BadInput | Unavailable) else error)
+            if isinstance(error, ContractError):
+                broken[at.name].append(reason)
+            failures[title_id] = reason
+            remember_failure(context, run, at.name, title_id, explain(error))
+        else:
+            if title_id in catalogue.failures:
+                run.lake.delete("failures", {"title_id": title_id})
+    return failures, broken
+
+
+def make(context: dg.AssetExecutionContext, run: TitleRun, stage: Stage, title_id: str) -> None:
+    """Write and record the stage's tables of the title, where they have not the version that they would get.
+
+    Raises BadInput when an input is missing or stale: vectors of two versions never meet.
+    """
+    if any(run.catalogue.waits_for(table) for table in stage.tables):
+        return  # the titles wait for a training, say
+    started = time.monotonic()
+    run.notes.clear()
+    stale = stale_tables(run, stage, title_id)
+    if set(stage.tables) & set(context.run.tags.get(FORCED, "").split(",")):
+        stale = list(stage.tables)
+    rows_of = write_title(run, stage, title_id) if stale else {}
+    for table in stage.tables:
+        metadata: dict[str, Any] = {"up_to_date": table not in stale}
+        if table in rows_of:
+            seconds = round(time.monotonic() - started, 3)
+            metadata |= {"dagster/partition_row_count": rows_of[table], "seconds": seconds, **run.notes}
+        record(context, run, table, title_id, metadata)
+
+
+def write_title(run: TitleRun, stage: Stage, title_id: str) -> dict[str, int]:
+    """Make and write what the stage makes of the title; the number of rows by table."""
+    rows_of: dict[str, int] = {}
+    for table, rows in stage.compute(run, title_id):
+        version = version_of(run, table, title_id, rows)
+        partition = run.catalogue.partition(table, title_id)
+        rows_of[table] = run.lake.write(table, partition, rows, version)
+        run.catalogue.wrote(table, partition, version)
+    for other in set(stage.tables) - TABLES.keys():
+        made = version_of(run, other, title_id, None)
+        run.catalogue.wrote(other, run.catalogue.partition(other, title_id), made)
+    return rows_of
+
+
+def stale_tables(run: TitleRun, stage: Stage, title_id: str) -> list[str]:
+    """The stage's tables that lack the version that they would get. Raises BadInput when an input does."""
+    stages = run.catalogue.stages
+    if stage.name == ROOT:
+        drop = run.landing.drop(title_id)
+        return [] if run.catalogue.is_registered(title_id, drop.drop_fingerprint) else [ROOT]
+    if run.catalogue.title(title_id) is None:
+        raise BadInput(f"the title is not registered yet; materialise `titles` of {title_id} first")
+    for name in dict.fromkeys(name for table in stage.tables for name in stages.recipe[table].inputs):
+        of_title = name in stages.title_tables and name not in stage.tables
+        if of_title and not run.catalogue.is_fresh(name, title_id):
+            state = "missing" if run.catalogue.stored(name, title_id) is None else "out of date"
+            raise BadInput(f"its {name} are {state}; materialise {name} of {title_id} first")
+    return [table for table in stage.tables if not run.catalogue.is_fresh(table, title_id)]
+
+
+def version_of(run: TitleRun, table: str, title_id: str, rows: Any) -> str:
+    """The version that the table gets: of `titles`, the content's own."""
+    if table == ROOT:
+        version: str = rows["data_version"][0]
+        return version
+    made = run.catalogue.made_now(table, title_id)
+    assert made is not None, f"{table} of {title_id} was computed from inputs that are not there"
+    return made
+
+
+def record(
+    context: dg.AssetExecutionContext, run: TitleRun, table: str, title_id: str, metadata: Mapping[str, Any]
+) -> None:
+    """Tell Dagster of the partition, and what it was made from, as Dagster itself does for what a step returns."""
+    tags = provenance(run.catalogue, table, title_id)
+    context.log_event(dg.AssetMaterialization(table, partition=title_id, metadata=metadata, tags=tags))
+
+
+def provenance(catalogue: Catalogue, table: str, title_id: str) -> dict[str, str]:
+    """Tags by which Dagster knows the version of a partition and what it was made from. What is stale has the code
+    version "unknown", which none is equal to."""
+    stages = catalogue.stages
+    fresh = table == ROOT or catalogue.is_fresh(table, title_id)
+    tags = {
+        "dagster/data_version": catalogue.stored(table, title_id) or "",
+        "dagster/code_version": stages.code_version(table, catalogue.resources) if fresh else "unknown",
+    }
+    inputs = {name: input_version(catalogue, name, title_id) for name in stages.dependencies(table)}
+    return tags | {f"dagster/input_data_version/{name}": version for name, version in inputs.items()}
+
+
+def input_version(catalogue: Catalogue, name: str, title_id: str) -> str:
+    """The data version that Dagster knows of an input's partition."""
+    if name == "drops":
+        row = catalogue.title(title_id)
+        return row["drop_fingerprint"] if row else ""
+    scope = catalogue.stages.by_table[name].scope
+    return "" if scope == "task" else catalogue.stored(name, title_id if scope == "title" else "") or ""
+
+
+def fingerprint_of(run: TitleRun, title_id: str) -> str:
+    """The drop's, as it lies in the landing zone; empty when there is no such drop that can be read."""
+    try:
+        return run.landing.drop(title_id).drop_fingerprint
+    except BadInput:
+        return ""
+
+
+def remember_failure(context: dg.AssetExecutionContext, run: TitleRun, stage: str, title_id: str, reason: str) -> None:
+    """Keep the failure in the lake: why, for people; what was read, so that nothing is tried again in a loop."""
+    fingerprint = fingerprint_of(run, title_id)
+    write_failure(run.lake, run.catalogue, stage, title_id, fingerprint, reason, context.run.run_id)
+
+
+def write_failure(
+    lake: DeltaLake, catalogue: Catalogue, stage: str, title_id: str, fingerprint: str, reason: str, run_id: str
+) -> None:
+    """One title's row in `failures`."""
+    import polars as pl
+
+    attempt = catalogue.attempt(stage, title_id, fingerprint)
+    row = {"stage": stage, "reason": reason, "attempt": attempt, "run_id": run_id}
+    rows = pl.DataFrame([row]).with_columns(pl.lit(datetime.now(UTC)).alias("failed_at"))
+    lake.write("failures", {"title_id": title_id}, rows, attempt)
+
+
+def failure_of(failures: Mapping[str, str], titles: int) -> dg.Failure:
+    """What the run's page says of the titles that failed."""
+    reasons = list(failures.values())
+    if titles == 1:
+        return dg.Failure(reasons[0], allow_retries=False)
+    more = f"; and {len(reasons) - SHOWN} more, see the table failures" if len(reasons) > SHOWN else ""
+    return dg.Failure(
+        f"{len(reasons)} of {titles} titles failed: {'; '.join(reasons[:SHOWN])}{more}",
+        metadata={"failed": dg.MetadataValue.md("\n".join(f"* {reason}" for reason in reasons))},
+        allow_retries=False,
+    )
+
+
+def contract_result(table: str, found: Sequence[str]) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=CONTRACT,
+        asset_key=table,
+        passed=not found,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="; ".join(found[:3]) or None,  # what the UI shows without a click
+        metadata={"violations": list(found[:SHOWN])} if found else {},
+    )
+
+
+def stored_contract(lake: DeltaLake, table: str) -> dg.AssetCheckResult:
+    """The contract held against everything that is stored, a partition at a time."""
+    found = []
+    for values in lake.data_versions(table):
+        partition = dict(zip(TABLES[table].partition_by, values, strict=True))
+        found += [f"{', '.join(values)}: {violation}" for violation in violations(table, lake.read(table, **partition))]
+    return contract_result(table, found)
+
+
+def preflight(resources: Mapping[str, Any]) -> list[str]:
+    """One sentence for each key, package or checkpoint that the configured encoders lack; cheap, before any work."""
+    encoders = (*(modality.encoder for modality in MODALITIES), "title_encoder")
+    return list(dict.fromkeys(sentence for key in encoders for sentence in resources[key].preflight()))
+
+
+def explain(error: Exception) -> str:
+    """The reason that people read: our own errors speak for themselves, anything else is named by its type."""
+    return str(error) if isinstance(error, BadInput | Unavailable) else one_line(f"{type(error).__name__}: {error}")
+
+
+def catalogue_of(context: Any, stages: Stages, uses: Iterable[str] = ()) -> Catalogue:
+    """The versions of the lake of a run, check or sensor as they are now. `uses`: further keys of resources."""
+    keys = stages.resource_keys.union(uses)
+    return Catalogue(context.resources.lake, {key: getattr(context.resources, key) for key in keys}, stages)

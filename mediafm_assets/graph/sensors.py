@@ -1,0 +1,309 @@
+"""With nobody watching: what lands is told to Dagster, and what the lake lacks is launched."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import dagster as dg
+import psutil
+
+from mediafm_assets.graph.adoption import adopt
+from mediafm_assets.graph.materialise import PLANNED, catalogue_of, write_failure
+from mediafm_assets.graph.partitions import tasks_partitions, titles_partitions
+from mediafm_assets.graph.plan import (
+    UNFINISHED,
+    Batch,
+    batches,
+    discard_damaged,
+    due,
+    lacking,
+    tasks_to_make,
+    titles_of,
+)
+from mediafm_assets.graph.stage import Stage, Stages
+from mediafm_assets.graph.versions import Catalogue, digest
+from resources.errors import BadInput
+from resources.lake import DeltaLake
+from resources.landing import LandingZone
+
+TITLES_PER_TICK = 500
+"""New or changed titles told of in one tick; the rest follows in the next ones."""
+
+FEW = 4
+"""Titles in a run that is not a backlog."""
+
+BACKLOG = "mediafm/backlog"
+"""Tag of large runs; dagster.yaml says how many of them may run at once."""
+
+PROCESS_TAG = ".dagster/mediafm_process"
+"""Tag (hidden in the UI) of the command's runs: the process that they live and die with."""
+
+ADOPTED_PER_TICK = 200
+"""Titles of the lake that a new instance is told of in one tick, some 15 s: a tick that takes a minute is ended."""
+
+
+def seen_now(landing: LandingZone) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Fingerprints of the complete drops by title and of the label files by task, and what is wrong with the others."""
+    found = landing.look()
+    drops = {drop.title_id: drop.drop_fingerprint for drop in found.drops}
+    problems = [f"{problem.title_id}: landing: {problem.reason}" for problem in found.problems]
+    labels = {}
+    for task in tasks_partitions.get_partition_keys():
+        try:
+            fingerprint = landing.label_fingerprint(task)
+        except BadInput as error:
+            problems.append(f"{task}: landing: {error}")
+            continue
+        if fingerprint:
+            labels[task] = fingerprint
+    return drops, labels, problems
+
+
+def changed(now: Mapping[str, str], before: Mapping[str, str], among: Iterable[str] | None = None) -> list[str]:
+    """The keys (`among` those given), in order, whose fingerprint is new or another than before."""
+    return sorted(key for key in (now if among is None else among) if before.get(key) != now[key])
+
+
+@dg.sensor(
+    asset_selection=["titles", "clip_labels"],
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=10,
+    description="Looks at the landing zone: complete drops that are new or changed become partitions of `titles` and "
+    "events of `drops`, label files events of `label_files`. It launches nothing; automation does.",
+)
+def landing_sensor(context: dg.SensorEvaluationContext, landing: LandingZone) -> dg.SensorResult | dg.SkipReason:
+    drops, labels, problems = seen_now(landing)
+    for problem in problems:
+        context.log.warning(problem)
+    before = json.loads(context.cursor) if context.cursor else {"drops": {}, "labels": {}, "problems": []}
+    new_drops = changed(drops, before["drops"])[:TITLES_PER_TICK]
+    new_labels = changed(labels, before["labels"])
+    same_tasks = labels.keys() == before["labels"].keys()
+    if not new_drops and not new_labels and same_tasks and problems == before["problems"]:
+        return dg.SkipReason("nothing new" + (f"; {len(problems)} drops cannot be used" if problems else ""))
+    known = {
+        "drops": {**before["drops"], **{title: drops[title] for title in new_drops}},
+        "labels": labels,
+        "problems": problems,
+    }
+    told = {
+        "drops": told_before(context.instance, "drops", new_drops),
+        "label_files": told_before(context.instance, "label_files", new_labels),
+    }
+    add = titles_partitions.build_add_request(new_drops)
+    return dg.SensorResult(
+        dynamic_partitions_requests=[add] if new_drops else [],
+        asset_events=[
+            *(landed("drops", title, drops[title]) for title in changed(drops, told["drops"], new_drops)),
+            *(landed("label_files", task, labels[task]) for task in changed(labels, told["label_files"], new_labels)),
+            usable_drops(problems),
+        ],
+        cursor=json.dumps(known),
+    )
+
+
+def told_before(instance: dg.DagsterInstance, asset: str, partitions: Sequence[str]) -> dict[str, str]:
+    """The fingerprints that Dagster was last told of these partitions, by the `mediafm` command or a sensor that has
+    lost its cursor: to tell it again would launch runs that find nothing to do."""
+    if not partitions:
+        return {}
+    records = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=list(partitions))
+    told: dict[str, str] = {}
+    for record in instance.fetch_materializations(records, limit=2 * len(partitions)).records:
+        event = record.asset_materialization
+        if event and event.partition:
+            told.setdefault(event.partition, (event.tags or {}).get("dagster/data_version", ""))
+    return told
+
+
+def landed(asset: str, partition: str, fingerprint: str) -> dg.AssetMaterialization:
+    """What Dagster is told of a drop or label file that is complete."""
+    return dg.AssetMaterialization(asset, partition=partition, tags={"dagster/data_version": fingerprint})
+
+
+def usable_drops(problems: Sequence[str]) -> dg.AssetCheckEvaluation:
+    """The check on `drops` that shows, in the UI, which folders of the landing zone cannot be used and why."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("drops"),
+        check_name="usable",
+        passed=not problems,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(problems[:5]) or None,  # what the UI shows without a click
+        metadata={"problems": list(problems[:50])} if problems else {},
+    )
+
+
+def automation_sensor(stages: Stages) -> dg.SensorDefinition:
+    """The sensor that launches what the lake lacks."""
+    needed = frozenset[str]().union(*(stage.resource_keys for stage in stages.all))
+
+    @dg.sensor(
+        asset_selection=dg.AssetSelection.all(),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=10,
+        required_resource_keys=stages.resource_keys | needed | {"titles_per_run"},
+        description="Launches what is missing or stale by the lake's own versions: titles in runs of many, then what "
+        "is made once for all of them, such as a training when one is due. A title that failed is left alone until "
+        "its drop, the code or the configuration changes, or somebody materialises it.",
+    )
+    def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        return tick(context, catalogue_of(context, stages, needed))
+
+    return automation
+
+
+def tick(context: dg.SensorEvaluationContext, catalogue: Catalogue) -> dg.SensorResult | dg.SkipReason:
+    """One look at the landing zone, the lake and what is under way."""
+    instance = context.instance
+    end_runs_of_dead_processes(instance)
+    memory = Memory.from_cursor(context.cursor)
+    for sentence in discard_damaged(catalogue.lake):
+        context.log.warning(sentence)
+    drops = {drop.title_id: drop.drop_fingerprint for drop in context.resources.landing.look().drops}
+    keys = instance.get_dynamic_partitions("titles")
+    catalogue.read_all_titles()
+    running = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    busy = {title for run in running for title in titles_of(run, keys)}
+    adopt(instance, catalogue, ADOPTED_PER_TICK, busy)
+    wanted = {
+        title: tables
+        for title, tables in lacking(catalogue, drops, keys).items()
+        if title not in busy and not catalogue.failed_before(title, drops.get(title, ""))
+    }
+    memory.learn(context, catalogue, drops, wanted, keys)
+    memory.forget(busy | wanted.keys())
+    alone = {title: wanted.pop(title) for title in memory.deaths if title in wanted}
+    runs = [*batches(keys, wanted, int(context.resources.titles_per_run)), *batches(keys, alone, 1)]
+    requests = [request_of(batch) for batch in runs]
+    requests += task_requests(catalogue)
+    if not requests and not running:
+        requests = whole_requests(instance, catalogue)
+    cursor = memory.to_cursor()
+    if not requests and cursor == context.cursor:
+        return dg.SkipReason(f"nothing to do; {len(running)} runs under way")
+    return dg.SensorResult(run_requests=requests, cursor=cursor)
+
+
+def request_of(batch: Batch) -> dg.RunRequest:
+    """The run that makes the batch. A large one is a backlog, of which dagster.yaml lets few run at once, so that a
+    title that lands meanwhile need not wait for all of them."""
+    tags = {**batch.tags, PLANNED: "true"}
+    if len(batch.titles) > FEW:
+        tags |= {BACKLOG: "true", "dagster/priority": "-1"}
+    return dg.RunRequest(asset_selection=[dg.AssetKey(table) for table in batch.tables], tags=tags)
+
+
+def whole_requests(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[dg.RunRequest]:
+    """The first that is due of what is made once for all titles, but what was asked for before: it failed, and would
+    hold up what is due after it."""
+    requests = (whole_request(catalogue, stage) for stage in due(catalogue))
+    asked = (request for request in requests if instance.get_runs_count(dg.RunsFilter(tags=run_key(request))) == 0)
+    return [request for request in [next(asked, None)] if request]
+
+
+def run_key(request: dg.RunRequest) -> dict[str, str]:
+    """The tag by which the daemon knows that a run was asked for."""
+    return {"dagster/run_key": request.run_key or ""}
+
+
+def whole_request(catalogue: Catalogue, stage: Stage) -> dg.RunRequest:
+    """What is made once for all titles is not asked for twice on the same tables: the run key names what it reads."""
+    if stage.due is None:
+        of = catalogue.version_of(stage)
+    else:
+        titles = [table for table in sorted(stage.inputs) if table in catalogue.stages.title_tables]
+        versions = (version for table in titles for version in catalogue.titles_in(table).values())
+        of = digest(catalogue.encoder_space(), *versions)
+    assets = [dg.AssetKey(table) for table in stage.tables]
+    return dg.RunRequest(f"{stage.name}:{of}", asset_selection=assets, tags={PLANNED: "true"})
+
+
+def task_requests(catalogue: Catalogue) -> list[dg.RunRequest]:
+    """The tasks whose labels are not what their file says. Each change is asked for once, by its run key."""
+    return [
+        dg.RunRequest(
+            f"{todo.stage.name}:{todo.task}:{todo.stored}:{todo.version}",
+            asset_selection=[dg.AssetKey(table) for table in todo.stage.tables],
+            partition_key=todo.task,
+        )
+        for todo in tasks_to_make(catalogue)
+        if todo.problem is None
+    ]
+
+
+@dataclass
+class Memory:
+    """What the sensor keeps between ticks.
+
+    since:  planned runs that ended later have not been looked at yet (seconds since the epoch).
+    deaths: titles that a run was at work on when it died, with how often.
+    """
+
+    since: float
+    deaths: dict[str, int]
+
+    @classmethod
+    def from_cursor(cls, cursor: str | None) -> "Memory":
+        return cls(**json.loads(cursor)) if cursor else cls(datetime.now(UTC).timestamp(), {})
+
+    def to_cursor(self) -> str:
+        return json.dumps({"since": self.since, "deaths": self.deaths})
+
+    def learn(
+        self,
+        context: dg.SensorEvaluationContext,
+        catalogue: Catalogue,
+        drops: Mapping[str, str],
+        wanted: dict[str, list[str]],
+        keys: Sequence[str],
+    ) -> None:
+        """Look at the planned runs that did not come to their end. What a cancelled one left waits for a person. The
+        title that a killed one was at work on is tried once more, alone; if that dies too, it has failed. Titles that
+        have to wait are taken out of `wanted`."""
+        ended = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+        after = datetime.fromtimestamp(self.since, UTC)
+        records = context.instance.get_run_records(
+            dg.RunsFilter(statuses=ended, tags={PLANNED: "true"}, updated_after=after)
+        )
+        lake: DeltaLake = context.resources.lake
+        for record in records:
+            self.since = max(self.since, record.update_timestamp.timestamp())
+            left = [title for title in titles_of(record.dagster_run, keys) if title in wanted]
+            cancelled = record.dagster_run.status == dg.DagsterRunStatus.CANCELED
+            given_up = {}
+            for title in left if cancelled else left[:1]:
+                self.deaths[title] = self.deaths.get(title, 0) + 1
+                if cancelled:
+                    given_up[title] = "its run was cancelled; materialise the title when it may go on"
+                elif self.deaths[title] > 1:
+                    given_up[title] = (
+                        "the process that was at work on it died, twice; see the run's last lines (out of memory?), "
+                        "then materialise the title"
+                    )
+            for title, reason in given_up.items():
+                stage, run_id = wanted.pop(title)[0], record.dagster_run.run_id
+                write_failure(lake, catalogue, stage, title, drops.get(title, ""), reason, run_id)
+
+    def forget(self, unfinished: Set[str]) -> None:
+        """Keep the deaths of unfinished titles only. One that is being tried again is not forgotten meanwhile."""
+        self.deaths = {title: times for title, times in self.deaths.items() if title in unfinished}
+
+
+def end_runs_of_dead_processes(instance: dg.DagsterInstance) -> None:
+    """A command that was killed leaves a run that nobody ends, perhaps before it began: end it here."""
+    begun = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED]
+    for run in instance.get_runs(dg.RunsFilter(statuses=begun)):
+        process = run.tags.get(PROCESS_TAG)
+        if process and process != process_identity(int(process.split(":")[0])):
+            instance.report_run_failed(run, "its process was killed")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def process_identity(pid: int) -> str:
+    """The process and when it was started, since numbers are used again; the number alone when there is no such
+    process."""
+    try:
+        return f"{pid}:{psutil.Process(pid).create_time():.0f}"
+    except psutil.NoSuchProcess:
+        return str(pid)

@@ -1,0 +1,288 @@
+"""Configuration: every resource of this package, two profiles of defaults, and each part settable on its own through
+the environment (`Environment`)."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from resources.audio_encoders import AudioEncoder
+from resources.errors import BadInput, Unavailable, printable
+from resources.lake import DeltaLake
+from resources.landing import LandingZone
+from resources.shots import ShotDetector
+from resources.text_encoders import TextEncoder
+from resources.training import TrainingJob
+from resources.video_encoders import VideoEncoder
+
+if TYPE_CHECKING:
+    from model.config import Config
+    from model.seqclip import FineTuning
+
+PROJECT = Path(__file__).resolve().parents[1]
+"""The checkout: the default landing zone, lake and Dagster instance lie in it."""
+
+Profile = Literal["embedded", "reference"]
+VideoKind = Literal["descriptors", "clip"]
+AudioKind = Literal["logmel", "wav2vec2"]
+TextKind = Literal["hashed", "openai"]
+FusionKind = Literal["balanced", "as_published"]
+
+
+class ConfigurationError(Exception):
+    """The environment or the command line asks for something that cannot be had; the message names the variable."""
+
+
+class FrameSampler(dg.ConfigurableResource[Any]):
+    """Which frames of a shot are kept.
+
+    frames_per_shot: evenly spaced over the shot; a shorter shot gives all it has.
+    short_side:      of the kept pictures, in pixels; smaller films are not enlarged.
+    """
+
+    frames_per_shot: int = Field(default=8, ge=1)
+    short_side: int = Field(default=224, ge=1)
+
+    def config_key(self) -> str:
+        return f"{self.frames_per_shot} frames of {self.short_side} pixels"
+
+    def space(self) -> str:
+        return self.config_key()
+
+
+class Fusion(dg.ConfigurableResource[Any]):
+    """How the three embeddings of a shot become one.
+
+    kind: "balanced" (each present modality unit-normed first) or "as_published" (concatenated as they are).
+    """
+
+    kind: FusionKind = "balanced"
+
+    def config_key(self) -> str:
+        return self.kind
+
+    def space(self) -> str:
+        return self.kind
+
+
+class EncoderConfig(dg.ConfigurableResource[Any]):
+    """The encoder's size and training recipe.
+
+    preset:    "embedded" (4 layers, 256 wide) or "reference" (12 layers, 768 wide).
+    overrides: fields of `model.config.Config` that differ from the preset, as a JSON object.
+    """
+
+    preset: Profile = "embedded"
+    overrides: str = "{}"
+
+    def config_key(self) -> str:
+        return self.preset if self.overrides.strip() == "{}" else f"{self.preset} {self.overrides}"
+
+    def config(self) -> "Config":
+        """Raises ValueError for an unknown field, or a value out of range."""
+        from model.config import Config
+
+        base = json.loads(getattr(Config, self.preset)().to_json())
+        return Config.from_json(json.dumps(base | json.loads(self.overrides)))
+
+
+class Contextualiser(dg.ConfigurableResource[Any]):
+    """Which of the encoder's layers the contextual embeddings are read from.
+
+    layer: 0 (the projected input) to the number of blocks; None, the default, for the last.
+    """
+
+    layer: int | None = Field(default=None, ge=0)
+
+    def config_key(self) -> str:
+        return "last layer" if self.layer is None else f"layer {self.layer}"
+
+    def space(self) -> str:
+        return self.config_key()
+
+
+class SeqClipConfig(dg.ConfigurableResource[Any]):
+    """What is fine-tuned, how, and where the results are kept.
+
+    base:      the CLIP-style checkpoint to begin with: a folder, or a name on the model hub; empty when there is none.
+    overrides: fields of `model.seqclip.FineTuning` that differ from its defaults, as a JSON object.
+    folder:    holds a checkpoint folder for each version. The video encoder may name them: none is ever deleted.
+    """
+
+    base: str
+    overrides: str
+    folder: str
+
+    def config_key(self) -> str:
+        return f"{self.base} {self.overrides}"
+
+    def base_folder(self) -> Path:
+        """The checkpoint's folder. Raises Unavailable, in a sentence, when there is none that can be fine-tuned."""
+        if not self.base:
+            raise Unavailable(
+                "no CLIP checkpoint to fine-tune is configured; set MEDIAFM_SEQCLIP_BASE to a checkpoint's folder or "
+                "its name on the model hub, or MEDIAFM_VIDEO_ENCODER to clip"
+            )
+        from resources.clip import output_dimensions
+        from resources.weights import checkpoint_folder
+
+        folder = checkpoint_folder(self.base)
+        output_dimensions(folder)  # refuses what has not two towers
+        if json.loads((folder / "config.json").read_text())["model_type"] == "siglip2":
+            raise Unavailable(
+                f"the checkpoint {self.base} reads pictures of any shape and cannot be fine-tuned here; "
+                "choose one of a fixed size, such as google/siglip2-base-patch16-224"
+            )
+        if (folder / "seqclip.json").exists():
+            first = json.loads((folder / "seqclip.json").read_text())["base"]
+            raise Unavailable(
+                f"the checkpoint {self.base} is a SeqCLIP fine-tune already, and titles that it was trained on would "
+                f"be held out now; set MEDIAFM_SEQCLIP_BASE to what it was made from, {first}"
+            )
+        return folder
+
+    def settings(self) -> "FineTuning":
+        """Raises BadInput for an unknown field or a value out of range."""
+        from model.seqclip import FineTuning
+
+        try:
+            return FineTuning.from_json(self.overrides)
+        except ValueError as error:
+            raise BadInput(f"MEDIAFM_SEQCLIP_OVERRIDES: {error}") from error
+
+
+class Environment(BaseModel):
+    """The variables that configure everything. What is not set, or set to nothing, has its default; of the encoders it
+    is the profile's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    profile: Profile = Field(
+        "embedded", alias="MEDIAFM_PROFILE", description="no key, no download, CPU; or as published"
+    )
+    landing: str = Field(
+        str(PROJECT / "data" / "landing"), alias="MEDIAFM_LANDING", description="a folder or s3://bucket/prefix"
+    )
+    lake: str = Field(
+        str(PROJECT / "data" / "lake"), alias="MEDIAFM_LAKE", description="a folder or s3://bucket/prefix"
+    )
+    detector: Literal["transnetv2", "adaptive"] = Field(
+        "transnetv2", alias="MEDIAFM_DETECTOR", description="adaptive: PySceneDetect's AdaptiveDetector"
+    )
+    frames_per_shot: int = Field(8, alias="MEDIAFM_FRAMES_PER_SHOT", ge=1, description="sampled frames of a shot")
+    video_encoder: VideoKind | None = Field(None, alias="MEDIAFM_VIDEO_ENCODER")
+    video_model: str = Field(
+        "openai/clip-vit-large-patch14",
+        alias="MEDIAFM_VIDEO_MODEL",
+        description="hub name or folder of the CLIP checkpoint",
+    )
+    audio_encoder: AudioKind | None = Field(None, alias="MEDIAFM_AUDIO_ENCODER")
+    audio_model: str = Field(
+        "facebook/wav2vec2-base",
+        alias="MEDIAFM_AUDIO_MODEL",
+        description="hub name or folder of the wav2vec 2.0 checkpoint",
+    )
+    text_encoder: TextKind | None = Field(
+        None, alias="MEDIAFM_TEXT_ENCODER", description="openai: any compatible server, by OPENAI_BASE_URL"
+    )
+    text_model: str = Field("text-embedding-3-large", alias="MEDIAFM_TEXT_MODEL", description="the API's model")
+    fusion: FusionKind = Field("balanced", alias="MEDIAFM_FUSION")
+    encoder: Profile | None = Field(
+        None, alias="MEDIAFM_ENCODER", description="size and recipe of the contextual encoder"
+    )
+    encoder_overrides: str = Field(
+        "{}",
+        alias="MEDIAFM_ENCODER_OVERRIDES",
+        description="fields of model.config.Config that differ, as a JSON object",
+    )
+    titles_per_run: int = Field(
+        200, alias="MEDIAFM_TITLES_PER_RUN", ge=1, description="titles in one run of a backlog or backfill"
+    )
+    training_processes: int = Field(
+        1, alias="MEDIAFM_TRAINING_PROCESSES", ge=1, description="ranks of a training, one per GPU"
+    )
+    seqclip_base: str | None = Field(
+        None,
+        alias="MEDIAFM_SEQCLIP_BASE",
+        description="hub name or folder of the CLIP checkpoint to fine-tune; else the video encoder's, if it is clip",
+    )
+    seqclip_overrides: str = Field(
+        "{}",
+        alias="MEDIAFM_SEQCLIP_OVERRIDES",
+        description="fields of model.seqclip.FineTuning that differ, as a JSON object",
+    )
+
+    @field_validator("encoder_overrides")
+    @classmethod
+    def _object(cls, value: str) -> str:
+        try:
+            if isinstance(json.loads(value), dict):
+                return value
+        except json.JSONDecodeError:
+            pass
+        raise ValueError("it must be a JSON object")
+
+
+class Defaults(BaseModel):
+    """What a profile stands for, where the environment says nothing."""
+
+    video: VideoKind
+    audio: AudioKind
+    text: TextKind
+    encoder: Profile
+
+
+PROFILES: Mapping[Profile, Defaults] = {
+    "embedded": Defaults(video="descriptors", audio="logmel", text="hashed", encoder="embedded"),
+    "reference": Defaults(video="clip", audio="wav2vec2", text="openai", encoder="reference"),
+}
+
+
+def dagster_home() -> Path:
+    """The Dagster instance's folder: DAGSTER_HOME, else the project's own."""
+    return Path(os.environ.get("DAGSTER_HOME") or PROJECT / ".dagster")
+
+
+def environment(env: Mapping[str, str] = os.environ) -> Environment:
+    """What the variables say. Raises ConfigurationError, naming them, for values that are not allowed."""
+    given = {name: value for name, value in env.items() if name.startswith("MEDIAFM_") and value}
+    try:
+        return Environment.model_validate(given)
+    except ValidationError as error:
+        wrong = [(str(problem["loc"][0]), problem["msg"]) for problem in error.errors()]
+        said = "; ".join(f"{name} is {printable(given[name])!r}: {message}" for name, message in wrong)
+        raise ConfigurationError(said) from None
+
+
+def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The graph's resources by key, as the environment configures them. Raises ConfigurationError as `environment`."""
+    asked = environment(env)
+    profile = PROFILES[asked.profile]
+    video, text = asked.video_encoder or profile.video, asked.text_encoder or profile.text
+    paid_for = f"{asked.lake.rstrip('/')}/text_cache"
+    return {
+        "titles_per_run": asked.titles_per_run,
+        "landing": LandingZone(uri=asked.landing),
+        "lake": DeltaLake(uri=asked.lake),
+        "shot_detector": ShotDetector(detector=asked.detector),
+        "frame_sampler": FrameSampler(frames_per_shot=asked.frames_per_shot),
+        "video_encoder": VideoEncoder(kind=video, model=asked.video_model),
+        "audio_encoder": AudioEncoder(kind=asked.audio_encoder or profile.audio, model=asked.audio_model),
+        "text_encoder": TextEncoder(kind=text, model=asked.text_model, dimensions=768, cache=paid_for),
+        "title_encoder": TextEncoder(
+            kind=text, model=asked.text_model, dimensions=3072 if text == "openai" else 768, cache=paid_for
+        ),
+        "fusion": Fusion(kind=asked.fusion),
+        "encoder_config": EncoderConfig(preset=asked.encoder or profile.encoder, overrides=asked.encoder_overrides),
+        "contextualiser": Contextualiser(),
+        "training": TrainingJob(folder=str(dagster_home() / "training"), processes=asked.training_processes),
+        "seqclip_config": SeqClipConfig(
+            base=asked.seqclip_base or (asked.video_model if video == "clip" else ""),
+            overrides=asked.seqclip_overrides,
+            folder=str(dagster_home() / "seqclip"),
+        ),
+    }
