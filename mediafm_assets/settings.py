@@ -3,12 +3,12 @@ the environment (`Environment`)."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from resources.audio_encoders import AudioEncoder
 from resources.errors import BadInput, Unavailable, printable
@@ -27,9 +27,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 """The checkout: the default landing zone, lake and Dagster instance lie in it."""
 
 Profile = Literal["embedded", "reference"]
-VideoKind = Literal["descriptors", "clip"]
-AudioKind = Literal["logmel", "wav2vec2"]
-TextKind = Literal["hashed", "openai"]
+SHOT_DETECTORS = ("transnetv2", "adaptive")
+VIDEO_ENCODERS = ("descriptors", "clip")
+AUDIO_ENCODERS = ("logmel", "wav2vec2")
+TEXT_ENCODERS = ("hashed", "openai")
 FusionKind = Literal["balanced", "as_published"]
 
 
@@ -155,6 +156,17 @@ class SeqClipConfig(dg.ConfigurableResource[Any]):
             raise BadInput(f"MEDIAFM_SEQCLIP_OVERRIDES: {error}") from error
 
 
+def one_of(known: Collection[str]) -> AfterValidator:
+    """Refuses names that are not among those known."""
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"it must be one of {', '.join(known)}")
+        return value
+
+    return AfterValidator(check)
+
+
 class Environment(BaseModel):
     """The variables that configure everything. What is not set, or set to nothing, has its default; of the encoders it
     is the profile's."""
@@ -170,23 +182,23 @@ class Environment(BaseModel):
     lake: str = Field(
         str(PROJECT / "data" / "lake"), alias="MEDIAFM_LAKE", description="a folder or s3://bucket/prefix"
     )
-    detector: Literal["transnetv2", "adaptive"] = Field(
+    detector: Annotated[str, one_of(SHOT_DETECTORS)] = Field(
         "transnetv2", alias="MEDIAFM_DETECTOR", description="adaptive: PySceneDetect's AdaptiveDetector"
     )
     frames_per_shot: int = Field(8, alias="MEDIAFM_FRAMES_PER_SHOT", ge=1, description="sampled frames of a shot")
-    video_encoder: VideoKind | None = Field(None, alias="MEDIAFM_VIDEO_ENCODER")
+    video_encoder: Annotated[str, one_of(VIDEO_ENCODERS)] | None = Field(None, alias="MEDIAFM_VIDEO_ENCODER")
     video_model: str = Field(
         "openai/clip-vit-large-patch14",
         alias="MEDIAFM_VIDEO_MODEL",
         description="hub name or folder of the CLIP checkpoint",
     )
-    audio_encoder: AudioKind | None = Field(None, alias="MEDIAFM_AUDIO_ENCODER")
+    audio_encoder: Annotated[str, one_of(AUDIO_ENCODERS)] | None = Field(None, alias="MEDIAFM_AUDIO_ENCODER")
     audio_model: str = Field(
         "facebook/wav2vec2-base",
         alias="MEDIAFM_AUDIO_MODEL",
         description="hub name or folder of the wav2vec 2.0 checkpoint",
     )
-    text_encoder: TextKind | None = Field(
+    text_encoder: Annotated[str, one_of(TEXT_ENCODERS)] | None = Field(
         None, alias="MEDIAFM_TEXT_ENCODER", description="openai: any compatible server, by OPENAI_BASE_URL"
     )
     text_model: str = Field("text-embedding-3-large", alias="MEDIAFM_TEXT_MODEL", description="the API's model")
@@ -230,9 +242,9 @@ class Environment(BaseModel):
 class Defaults(BaseModel):
     """What a profile stands for, where the environment says nothing."""
 
-    video: VideoKind
-    audio: AudioKind
-    text: TextKind
+    video: str
+    audio: str
+    text: str
     encoder: Profile
 
 
@@ -253,7 +265,7 @@ def environment(env: Mapping[str, str] = os.environ) -> Environment:
     try:
         return Environment.model_validate(given)
     except ValidationError as error:
-        wrong = [(str(problem["loc"][0]), problem["msg"]) for problem in error.errors()]
+        wrong = [(str(problem["loc"][0]), problem["msg"].removeprefix("Value error, ")) for problem in error.errors()]
         said = "; ".join(f"{name} is {printable(given[name])!r}: {message}" for name, message in wrong)
         raise ConfigurationError(said) from None
 

@@ -176,9 +176,9 @@ class Catalogue:
 
     def titles_in(self, table: str) -> dict[str, str]:
         """The version of each title's partition, of tables by encoder those of the newest."""
-        keys = (key[-1] for key in self.stored_in(table))
-        versions = {title_id: self.stored(table, title_id) for title_id in sorted(set(keys))}
-        return {title_id: version for title_id, version in versions.items() if version is not None}
+        *of_encoder, _title = self.partition(table).values()
+        stored = sorted(self.stored_in(table).items())
+        return {title_id: version for (*before, title_id), version in stored if before == of_encoder}
 
     def made_now(self, table: str, title_id: str) -> str | None:
         """The version that the partition would have if everything up to it were made now; None where that cannot be

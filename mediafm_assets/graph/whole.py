@@ -65,7 +65,8 @@ def whole_asset(stage: Stage, stages: Stages, resources: Mapping[str, Any]) -> d
 def missing_input(catalogue: Catalogue, stage: Stage) -> str:
     """What has to be materialised before the stage can be, in words."""
     stages = catalogue.stages
-    for name in sorted(stage.inputs & stages.by_table.keys()):
+    inputs = stage.inputs & stages.by_table.keys()
+    for name in sorted(inputs, key=lambda name: (stages.by_table[name].scope != "catalogue", name)):
         scope = stages.by_table[name].scope
         there = catalogue.titles_in(name) if scope == "title" else scope == "task" or catalogue.stored(name)
         if not there:

@@ -13,8 +13,7 @@ from mediafm_assets.graph.plan import tasks_to_make
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import resources
 from mediafm_assets.stages import all_stages
-
-from .conftest import Places
+from tests.mediafm_assets.conftest import Places
 
 Materialise = Callable[..., dg.ExecuteInProcessResult]
 

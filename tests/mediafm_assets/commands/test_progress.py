@@ -15,7 +15,7 @@ with progress_bar(1000, "titles") as bar:
 
 def test_progress_in_a_log_file_is_a_few_plain_lines_that_end_with_all_done() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True
     )
     assert "\r" not in done.stderr
     first, *_, last = lines = done.stderr.splitlines()

@@ -227,7 +227,7 @@ def test_a_cancelled_run_ends_its_training_and_leaves_nothing_behind(
     with log.open("w") as said:
         run = subprocess.Popen(
             command,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             env={**os.environ, "MEDIAFM_SEQCLIP_OVERRIDES": long},
             stdout=said,
             stderr=subprocess.STDOUT,

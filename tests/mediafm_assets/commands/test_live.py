@@ -53,7 +53,7 @@ def ui(places: Places, tmp_path: Path) -> Iterator[int]:
     log = (tmp_path / "ui.log").open("w")
     process = subprocess.Popen(
         [sys.executable, "-m", "mediafm_assets.commands.cli", "ui", "--port", str(port)],
-        env={**os.environ, **places.environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, **places.environment, "PYTHONPATH": str(Path(__file__).parents[3])},
         cwd=tmp_path,
         stdout=log,
         stderr=subprocess.STDOUT,
