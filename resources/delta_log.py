@@ -81,6 +81,7 @@ class DeltaLog:
         self._files: dict[Key, tuple[File, ...]] = {}
         self._data_versions: dict[Key, str] = {}
         self._schema: pa.Schema | None = None
+        self._partitioned_by: tuple[str, ...] = ()
         self._plain = False
 
     # ---- what it says --------------------------------------------------------------------------------------------
@@ -91,10 +92,11 @@ class DeltaLog:
             self._follow()
             return self._version
 
-    def schema(self) -> "pa.Schema | None":
+    def created_with(self) -> "tuple[pa.Schema | None, tuple[str, ...]]":
+        """The table's columns, and those that it is partitioned by, whatever is declared."""
         with self._turn:
             self._follow()
-            return self._schema
+            return self._schema, self._partitioned_by
 
     def data_versions(self) -> dict[Key, str]:
         """The data version of each partition; "" where its files have none or several."""
@@ -172,6 +174,7 @@ class DeltaLog:
         for key, file in _added(table, self._partition_by):
             self._put(key, file)
         self._schema = pa.schema(table.schema().to_arrow())
+        self._partitioned_by = tuple(table.metadata().partition_columns)
         self._plain = table.protocol().min_writer_version <= PLAIN_WRITER
         self._version, self._stamp = table.version(), stamp
 
@@ -282,6 +285,21 @@ class DeltaLog:
                 schema=table.schema(),
                 partition_by=list(self._partition_by),
                 commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        except CommitFailedError as error:
+            raise Overtaken(str(error)) from error
+
+    def change_columns(self, version: int, fields: "Sequence[pa.Field]") -> None:
+        """Make the commit of that version: the table gets these nullable columns; those that it has become nullable.
+        Raises as `commit`."""
+        import pyarrow as pa
+        from deltalake import CommitProperties, DeltaTable, Schema
+        from deltalake.exceptions import CommitFailedError
+
+        table = DeltaTable(self.uri, version - 1, self.storage_options or None)
+        try:
+            table.alter.add_columns(
+                Schema.from_arrow(pa.schema(fields)).fields, commit_properties=CommitProperties(max_commit_retries=0)
             )
         except CommitFailedError as error:
             raise Overtaken(str(error)) from error

@@ -24,8 +24,9 @@ from pydantic import Field
 from resources import lake_health
 from resources.delta_log import DeltaLog, File, Key, NewFile, Overtaken, log_of
 from resources.lake_health import Maintenance
+from resources.lake_migration import OtherTable, changed_fields
 from resources.scratch import scratch_folder
-from resources.tables import TABLES, WHOLE_PARTITION, arrow_schema, checks, column_schema, polars_schema
+from resources.tables import TABLES, WHOLE_PARTITION, arrow_schema, checks, column_schema, defaults, polars_schema
 
 if TYPE_CHECKING:
     import polars as pl
@@ -93,9 +94,10 @@ class DeltaLake(dg.ConfigurableIOManager):
         return f"{self.uri.rstrip('/')}/{TABLES[table].name}"
 
     def create_tables(self) -> None:
-        """Create the tables that do not exist yet, with their declared schemas. Safe to race."""
+        """Create the tables that do not exist yet, and give the others the columns that are declared by now. Safe to
+        race. Raises ContractError for a table that cannot get them (see `resources.lake_migration`)."""
         for table in TABLES:
-            self._created(table)
+            self._migrate(table, self._created(table))
 
     def table_version(self, table: str) -> int:
         """The table's newest Delta version, or the one that it is pinned to."""
@@ -191,26 +193,35 @@ class DeltaLake(dg.ConfigurableIOManager):
     def _replace(self, table: str, partitions: Sequence[Partition], frames: "Iterable[pl.DataFrame]") -> int:
         with _encoded(table, frames) as files:
             log = self._created(table)
-            self._refuse_other_columns(table, log)
+            self._migrate(table, log)
             added = [_upload(log, file) for file in files]
 
-            def replaced() -> list[tuple[Key, File]]:
+            def commit(version: int) -> None:
                 found = [log.files(partition) for partition in partitions]
-                return [(key, file) for by_key in found for key, files in by_key.items() for file in files]
+                replaced = [(key, file) for by_key in found for key, files in by_key.items() for file in files]
+                if replaced or added:
+                    log.commit(version, replaced, added)
 
-            self._commit(table, log, replaced, added)
+            self._commit(table, log, commit)
             return sum(file.rows for file in files)
 
-    def _refuse_other_columns(self, table: str, log: DeltaLog) -> None:
-        found, declared = log.schema(), arrow_schema(table)
-        if found is not None and (found.names != declared.names or found.types != declared.types):
-            raise ContractError(f"{table} in {self.uri} was created with other columns: {', '.join(found.names)}")
+    def _migrate(self, table: str, log: DeltaLog) -> None:
+        """Give the table the columns that it does not have as declared, in a commit that touches no data file."""
 
-    def _commit(
-        self, table: str, log: DeltaLog, outdated: Callable[[], list[tuple[Key, File]]], added: Sequence[NewFile]
-    ) -> None:
-        """Take what is outdated out of the table and put `added` in. When another writer's commit came between, what
-        is outdated is told again from the newer log, after a growing pause with jitter.
+        def commit(version: int) -> None:
+            try:
+                fields = changed_fields(table, log)
+            except OtherTable as error:
+                raise ContractError(f"{table} in {self.uri} {error}") from None
+            if fields:
+                log.change_columns(version, fields)
+
+        if log.created_with() != (arrow_schema(table), TABLES[table].partition_by):
+            self._commit(table, log, commit)
+
+    def _commit(self, table: str, log: DeltaLog, commit: Callable[[int], None]) -> None:
+        """Make a commit: `commit` gets its version, and is told again, after a growing pause with jitter, when another
+        writer's commit came between.
 
         Raises OSError for a race that was lost too often, and for a log that takes no commit although nobody else
         writes to it.
@@ -218,12 +229,9 @@ class DeltaLake(dg.ConfigurableIOManager):
         failures: Counter[int] = Counter()
         while True:
             version = self._version_of(log)
-            removed = outdated()
-            if not removed and not added:
-                return None
             try:
-                # A commit between the two readings of the log can do no harm: it overtakes this one.
-                return log.commit(version + 1, removed, added)
+                # A commit between this reading of the log and the next can do no harm: it overtakes this one.
+                return commit(version + 1)
             except Overtaken as error:
                 failures[version] += 1
                 if failures.total() == ATTEMPTS or failures[version] == ATTEMPTS_ON_A_VERSION:
@@ -265,6 +273,10 @@ class DeltaLake(dg.ConfigurableIOManager):
         )
         scanned = pl.scan_parquet(
             uris,
+            # Files may be older than a column, or than its disappearance.
+            schema={name: kind for name, kind in polars_schema(table).items() if name not in partition_by},
+            missing_columns="insert",
+            extra_columns="ignore",
             glob=False,
             hive_partitioning=False,
             include_file_paths=URI,
@@ -272,7 +284,8 @@ class DeltaLake(dg.ConfigurableIOManager):
         )
         try:
             # A join: replacing values one by one is quadratic in the number of files.
-            return scanned.collect().join(of_file, on=URI, how="left").drop(URI)
+            rows = scanned.collect().join(of_file, on=URI, how="left").drop(URI)
+            return rows.with_columns(defaults(table))
         # A cut or changed file fails in many ways, one of which is a panic of polars.
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             damaged = lake_health.damages(log, [file for _, file in files], deep=False) or lake_health.damages(
@@ -311,13 +324,17 @@ class DeltaLake(dg.ConfigurableIOManager):
         return rows.drop(FILE).sort(*declared.partition_by, *declared.key)
 
     def scan(self, table: str) -> "pl.LazyFrame":
-        """The whole table, lazily. A damaged file fails it when it is collected: see `discard_damaged`."""
+        """The whole table, lazily, in the declared columns. A damaged file fails it when it is collected: see
+        `discard_damaged`."""
         import polars as pl
 
         found = self._created(table).open()
         if found is None:
             raise OSError(f"There is no table {table} in {self.uri}, though there was one just now.")
-        return pl.scan_delta(_for_polars(found))
+        rows, declared = pl.scan_delta(_for_polars(found)), polars_schema(table)
+        there = rows.collect_schema().names()
+        missing = [pl.lit(None, kind).alias(name) for name, kind in declared.items() if name not in there]
+        return rows.with_columns(missing).with_columns(defaults(table)).select(list(declared))
 
     def partition_files(self, table: str, partition: Partition) -> list[str]:
         """URIs of the data files of the partitions that agree in the columns given."""
@@ -362,11 +379,13 @@ class DeltaLake(dg.ConfigurableIOManager):
             log = self._log(table)
             lost = {file.path for _, files in found.values() for file in files}
 
-            def still_there() -> list[tuple[Key, File]]:
+            def commit(version: int) -> None:
                 now = log.files({})
-                return [(key, file) for key in found for file in now.get(key, ()) if file.path in lost]
+                still_there = [(key, file) for key in found for file in now.get(key, ()) if file.path in lost]
+                if still_there:
+                    log.commit(version, still_there, [])
 
-            self._commit(table, log, still_there, [])
+            self._commit(table, log, commit)
         return {key: reason for key, (reason, _) in found.items()}
 
     def _damage(self, table: str, partition: Partition | None, deep: bool) -> dict[Key, tuple[str, tuple[File, ...]]]:

@@ -26,6 +26,8 @@ class Column:
     type:   string, int32, int64, float64, bool, binary, timestamp (microseconds, UTC), list<string>, list<int64>,
             list<float32> (a vector) or `TRACKS` (the timed-text files of a drop).
     length: of a vector, where it is fixed.
+    default: of a column that is declared of a table that exists: what the lake reads for it in rows that were written
+            before. Other readers of the Delta table see null there.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Column:
     description: str
     nullable: bool = False
     length: int | None = None
+    default: str | int | float | bool | None = None
 
 
 @dataclass(frozen=True)
@@ -302,9 +305,22 @@ def arrow_schema(table: str) -> Any:
         TRACKS: pa.list_(pa.struct([pa.field(name, pa.string()) for name in TRACK_FIELDS])),
     }
     return pa.schema(
-        pa.field(column.name, types[column.type], column.nullable, {"comment": column.description})
+        pa.field(
+            column.name,
+            types[column.type],
+            column.nullable or column.default is not None,
+            {"comment": column.description},
+        )
         for column in TABLES[table].columns
     )
+
+
+def defaults(table: str) -> "list[pl.Expr]":
+    """The columns that have a default, with it for null."""
+    import polars as pl
+
+    columns = TABLES[table].columns
+    return [pl.col(column.name).fill_null(column.default) for column in columns if column.default is not None]
 
 
 def column_schema(table: str) -> "dg.TableSchema":

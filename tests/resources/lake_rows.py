@@ -54,6 +54,8 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
         "start_frame": [i * 12 for i in index],
         "end_frame": [(i + 1) * 12 for i in index],
         "detector": ["hand"] * n,
+        "mood": ["calm"] * n,
+        "faces": [2] * n,
         "frame_index": index,
         "time_s": [i * 0.04 for i in index],
         "jpeg": [bytes([seed % 256, i % 256]) * 8 for i in index],
