@@ -81,7 +81,6 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
     text = choice("MEDIAFM_TEXT_ENCODER", profile["text"], "hashed", "openai")
     text_model = env.get("MEDIAFM_TEXT_MODEL") or "text-embedding-3-large"
     lake = env.get("MEDIAFM_LAKE") or str(PROJECT / "data" / "lake")
-    paid_for = f"{lake.rstrip('/')}/text_cache"
     return {
         "titles_per_run": number("MEDIAFM_TITLES_PER_RUN", 200),
         "landing": LandingZone(uri=env.get("MEDIAFM_LANDING") or str(PROJECT / "data" / "landing")),
@@ -93,9 +92,9 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
             kind=choice("MEDIAFM_AUDIO_ENCODER", profile["audio"], "logmel", "wav2vec2"),
             model=env.get("MEDIAFM_AUDIO_MODEL") or "facebook/wav2vec2-base",
         ),
-        "text_encoder": TextEncoder(kind=text, model=text_model, dimensions=768, cache=paid_for),
+        "text_encoder": TextEncoder(kind=text, model=text_model, dimensions=768, lake=lake),
         "title_encoder": TextEncoder(
-            kind=text, model=text_model, dimensions=3072 if text == "openai" else 768, cache=paid_for
+            kind=text, model=text_model, dimensions=3072 if text == "openai" else 768, lake=lake
         ),
         "fusion": Fusion(kind=choice("MEDIAFM_FUSION", "balanced", "balanced", "as_published")),
         "encoder_config": EncoderConfig(

@@ -313,7 +313,7 @@ class DeltaLog:
                 table.create_checkpoint()
 
 
-@lru_cache(maxsize=64)  # a lake has sixteen tables; logs of lakes that nobody asks about any more go
+@lru_cache(maxsize=64)  # a lake has some twenty tables; logs of lakes that nobody asks about any more go
 def _log_of(
     uri: str, partition_by: tuple[str, ...], storage_options: tuple[tuple[str, str], ...], pinned: int | None
 ) -> DeltaLog:
@@ -345,5 +345,6 @@ def _added(table: "DeltaTable", partition_by: Sequence[str]) -> Iterator[tuple[K
             files = files.with_columns(pl.lit(None, dtype=pl.String).alias(name))
     low, high = pl.col(ends[0]), pl.col(ends[1])
     version = pl.when(low == high).then(low).otherwise(pl.lit("")).fill_null("")
-    own = files.select("path", "size_bytes", pl.col("num_records").fill_null(0), version.alias("version"))
-    return zip(zip(*(files[name] for name in values), strict=True), map(File._make, own.iter_rows()), strict=True)
+    own = ("path", "size_bytes", pl.col("num_records").fill_null(0), version.alias("version"))
+    for row in files.select(*own, *values).iter_rows():
+        yield row[len(own) :], File(*row[: len(own)])

@@ -1,32 +1,21 @@
-"""Vectors that were paid for, by content: a Delta table beside the catalogue's own, so that none is paid for twice.
+"""Vectors that were paid for, by content: the lake's table `text_cache`, of which nothing is paid for twice.
 
-One row per text and embedding model: `key` (see `key`), `model`, `dimensions`, `embedding`. Rows are only appended, one
-commit per response of the service, and a commit is whole or absent; two processes that pay for one text at the same
-moment leave two equal rows.
+Rows are only appended, a commit for each response of the service, and a commit is whole or absent; two processes that
+pay for one text at the same moment leave two equal rows.
 """
 
 import functools
 import hashlib
-import random
 import threading
-import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
 
-SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("dimensions", pa.int32(), nullable=False),
-        pa.field("embedding", pa.list_(pa.float32()), nullable=False),
-    ]
-)
-ATTEMPTS = 8
+from resources.lake import DeltaLake
+from resources.tables import polars_schema
+
+TABLE = "text_cache"
 
 
 def key(model: str, dimensions: int, text: str) -> str:
@@ -35,10 +24,10 @@ def key(model: str, dimensions: int, text: str) -> str:
 
 
 class EmbeddingCache:
-    """The cache at one URI. Use `cache_at`: which file holds which key is read once per process."""
+    """The cache of one lake. Use `cache_in`: which file holds which key is read once per process."""
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri.rstrip("/")
+    def __init__(self, lake: DeltaLake) -> None:
+        self.lake = lake
         self.index = pl.DataFrame(schema={"key": pl.Binary, "file": pl.String})
         self.turn = threading.Lock()
 
@@ -50,49 +39,36 @@ class EmbeddingCache:
             hits = self.index.filter(pl.col("key").is_in(wanted.implode()))
         vectors: dict[str, np.ndarray] = {}
         for file in hits["file"].unique():
-            rows = pl.read_parquet(file, columns=["key", "embedding"]).filter(pl.col("key").is_in(list(keys)))
+            rows = self._rows(file, "key", "embedding").filter(pl.col("key").is_in(list(keys)))
             vectors |= zip(rows["key"], (row.to_numpy() for row in rows["embedding"]), strict=True)
         return vectors
 
     def put(self, model: str, dimensions: int, vectors: Mapping[str, np.ndarray]) -> None:
         """Append vectors under their keys: all of them or, on an error, none."""
-        rows = pa.table(
-            {
-                "key": list(vectors),
-                "model": [model] * len(vectors),
-                "dimensions": [dimensions] * len(vectors),
-                "embedding": list(vectors.values()),
-            },
-            schema=SCHEMA,
-        )
-        for attempt in range(ATTEMPTS):
-            try:
-                if not DeltaTable.is_deltatable(self.uri):
-                    DeltaTable.create(self.uri, SCHEMA, mode="ignore", description="Text embeddings by content.")
-                write_deltalake(self.uri, rows, mode="append")
-                return
-            except (CommitFailedError, DeltaError):  # another process created the table, or committed, just now
-                if attempt == ATTEMPTS - 1:
-                    raise
-                time.sleep(random.uniform(0, 0.05 * 2**attempt))
+        columns = {
+            "key": list(vectors),
+            "model": [model] * len(vectors),
+            "dimensions": [dimensions] * len(vectors),
+            "embedding": list(vectors.values()),
+        }
+        self.lake.append(TABLE, pl.DataFrame(columns, schema=dict(polars_schema(TABLE))))
+
+    def _rows(self, file: str, *columns: str) -> pl.DataFrame:
+        return pl.read_parquet(file, columns=list(columns), storage_options=self.lake.storage_options or None)
 
     def _refresh(self) -> None:
         """Bring the index up to the table's newest version: read the keys of files that it does not know."""
-        if not DeltaTable.is_deltatable(self.uri):
-            self.index = self.index.clear()
-            return
-        actions = pa.table(DeltaTable(self.uri).get_add_actions(flatten=True))
-        files = {f"{self.uri}/{path}" for path in actions["path"].to_pylist()}
+        files = set(self.lake.partition_files(TABLE, {}))
         known = set(self.index["file"].unique())
         index = self.index if known <= files else self.index.filter(pl.col("file").is_in(list(files)))
         fresh = [
-            pl.read_parquet(file, columns=["key"]).select(pl.col("key").str.decode("hex"), file=pl.lit(file))
+            self._rows(file, "key").select(pl.col("key").str.decode("hex"), file=pl.lit(file))
             for file in sorted(files - known)
         ]
         self.index = pl.concat([index, *fresh])
 
 
 @functools.cache
-def cache_at(uri: str) -> EmbeddingCache:
-    """The process's one cache at a URI (a folder, or s3://bucket/prefix with the usual AWS environment)."""
-    return EmbeddingCache(uri)
+def cache_in(lake: str) -> EmbeddingCache:
+    """The process's one cache in the lake at a URI."""
+    return EmbeddingCache(DeltaLake(uri=lake))

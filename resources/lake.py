@@ -1,4 +1,4 @@
-"""The Delta lake: the graph's IO manager, and what its steps and checks call directly.
+"""The Delta lake: what steps, checks and planners write to and read from.
 
 Every write replaces the files of whole partitions in one commit, after the rows were found to keep the table's
 contract. So a reader sees a partition as it was or as it is, never half of it. Of two writers that commit at once, the
@@ -73,7 +73,7 @@ class ContractError(ValueError):
     """Rows break the contract of the table that they were meant for; nothing was written."""
 
 
-class DeltaLake(dg.ConfigurableIOManager):
+class DeltaLake(dg.ConfigurableResource):
     """The tables of `resources.tables` in one place.
 
     uri:             a folder, or `s3://bucket/prefix`.
@@ -138,7 +138,9 @@ class DeltaLake(dg.ConfigurableIOManager):
                 name=table,
                 description=declared.description,
                 configuration={
-                    "delta.dataSkippingStatsColumns": ",".join(("data_version", *declared.key)),
+                    "delta.dataSkippingStatsColumns": ",".join(
+                        column.name for column in declared.columns if column.name in ("data_version", *declared.key)
+                    ),
                     **lake_health.LOG_RETENTION,
                 },
                 storage_options=self.storage_options or None,
@@ -165,12 +167,20 @@ class DeltaLake(dg.ConfigurableIOManager):
 
         frames = [rows] if isinstance(rows, pl.DataFrame) else rows
         _refuse_names(table, partition, data_version)
-        return self._replace(table, [partition], (_complete(table, partition, f, data_version) for f in frames))
+        return self._replace(
+            table, [partition], (_complete(table, f, partition, data_version=data_version) for f in frames)
+        )
 
-    def write_partitions(self, table: str, rows: "pl.DataFrame", data_version: str | None = None) -> int:
+    def append(self, table: str, rows: "pl.DataFrame") -> None:
+        """Add rows to a table without partitions, in one commit. Raises as `write`."""
+        if TABLES[table].partition_by:
+            raise ContractError(f"{table} has partitions, which are replaced whole")
+        self._replace(table, [], [_complete(table, rows, {})])
+
+    def write_partitions(self, table: str, rows: "pl.DataFrame") -> int:
         """Replace, in one commit, every partition that `rows` name in their partition columns; returns their number.
 
-        data_version: of all of them; None when `rows` have a column of that name. Raises as `write`.
+        Each partition's data version stands in its rows. Raises as `write`.
         """
         declared = TABLES[table].partition_by
         missing = [name for name in declared if name not in rows.columns]
@@ -179,9 +189,11 @@ class DeltaLake(dg.ConfigurableIOManager):
         parts = []
         for values, frame in rows.partition_by(declared, as_dict=True, maintain_order=True).items():
             partition = dict(zip(declared, values, strict=True))
-            version = data_version or version_of(table, frame)
-            _refuse_names(table, partition, version)
-            parts.append((partition, _complete(table, partition, frame, version)))
+            versions = frame["data_version"].unique().to_list() if "data_version" in frame.columns else []
+            if len(versions) != 1 or versions[0] is None:
+                raise ContractError(f"{table}: the rows of a partition need one data version, but have {versions}")
+            _refuse_names(table, partition, versions[0])
+            parts.append((partition, _complete(table, frame, partition)))
         if not parts:
             return 0
         return self._replace(table, [partition for partition, _ in parts], (frame for _, frame in parts))
@@ -346,8 +358,9 @@ class DeltaLake(dg.ConfigurableIOManager):
         return f"{log.uri}/{file.stored_at}"
 
     def _files_of(self, table: str, log: DeltaLog, partition: Partition) -> dict[Key, tuple[File, ...]]:
-        if not partition or set(partition) - set(TABLES[table].partition_by):
-            raise ValueError(f"{table} is partitioned by {TABLES[table].partition_by}, not by {tuple(partition)}")
+        declared = TABLES[table].partition_by
+        if set(partition) - set(declared) or (declared and not partition):
+            raise ValueError(f"{table} is partitioned by {declared}, not by {tuple(partition)}")
         return log.files(partition)
 
     def data_versions(self, table: str) -> dict[tuple[str, ...], str]:
@@ -392,11 +405,12 @@ class DeltaLake(dg.ConfigurableIOManager):
         log = self._log(table)
         found = log.files(partition or {})
         reasons = lake_health.damages(log, [file for files in found.values() for file in files], deep)
-        return {
-            key: ("; ".join(reasons[file.path] for file in files if file.path in reasons), files)
-            for key, files in found.items()
-            if any(file.path in reasons for file in files)
-        }
+        damage = {}
+        for key, files in found.items():
+            if damaged := tuple(file for file in files if file.path in reasons):
+                # A partition is lost as a whole; a file of a table without partitions stands for itself.
+                damage[key] = ("; ".join(reasons[file.path] for file in damaged), files if key else damaged)
+        return damage
 
     def maintain(self, table: str, retention_hours: int = lake_health.RETENTION_HOURS) -> Maintenance:
         """Keep the table small and quick to open: a checkpoint of its log, then without the commits, and the files that
@@ -421,76 +435,6 @@ class DeltaLake(dg.ConfigurableIOManager):
             "delta_version": self._version_of(log),
         }
 
-    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Write what an asset returns into the table that the last part of the asset's key names.
-
-        A run over one partition returns a frame, a run over several a mapping of frames by partition key: one commit
-        each. Dagster's partition key is the value of the table's last partition column; of two, the frame itself has
-        the other. An unpartitioned asset returns a frame with all partition columns, written in one commit. The data
-        version is the frame's own column `data_version`, else the output metadata's `data_version`.
-
-        Raises ContractError for frames whose keys are not exactly the run's, before anything is written; and for
-        frames that break the table's contract, after the others were written.
-        """
-        table = context.asset_key.path[-1]
-        stated = {**context.definition_metadata, **context.output_metadata}.get("data_version")
-        data_version = getattr(stated, "value", stated)
-        if not context.has_asset_partitions:
-            context.add_output_metadata({"dagster/row_count": self.write_partitions(table, obj, data_version)})
-        else:
-            keys = list(context.asset_partition_keys)
-            frames = obj if isinstance(obj, Mapping) else {keys[0]: obj} if len(keys) == 1 else {}
-            if set(frames) != set(keys):
-                got = f"frames for {sorted(frames)}" if isinstance(obj, Mapping) else f"one {type(obj).__name__}"
-                raise ContractError(
-                    f"{table}: the run covers the partitions {sorted(keys)}, but the step returned {got}"
-                )
-            rows, refused = {}, []
-            for key in sorted(keys):
-                try:
-                    rows[key] = self._write_key(table, key, frames[key], data_version)
-                except ContractError as error:  # which is no reason to lose its neighbours
-                    refused.append(str(error))
-            if refused:
-                raise ContractError("\n".join(refused))
-            # Dagster shows one metadata for all partitions of a run, so a sum would be wrong for each of them.
-            count = {"dagster/row_count": rows[keys[0]]} if len(keys) == 1 else {"rows_by_partition": rows}
-            context.add_output_metadata(count)
-        context.add_output_metadata(
-            {
-                "dagster/uri": self.table_uri(table),
-                "dagster/column_schema": column_schema(table),
-                "delta_version": self.table_version(table),
-            }
-        )
-
-    def _write_key(self, table: str, key: str, frame: "pl.DataFrame", data_version: str | None) -> int:
-        import polars as pl
-
-        *others, own = TABLES[table].partition_by
-        if others:
-            return self.write_partitions(table, frame.with_columns(pl.lit(key).alias(own)), data_version)
-        return self.write(table, {own: key}, frame, data_version or version_of(table, frame))
-
-    def load_input(self, context: dg.InputContext) -> Any:
-        """The frame of one partition, a mapping of frames by key for a run over several, and a lazy frame of the whole
-        table for a step that is not partitioned itself."""
-        table = context.asset_key.path[-1]
-        step = context.step_context
-        if not context.has_asset_partitions or not (step.has_partition_key or step.has_partition_key_range):
-            return self.scan(table)
-        keys = list(context.asset_partition_keys)
-        frames = {key: self.read(table, **{TABLES[table].partition_by[-1]: key}) for key in keys}
-        return frames[keys[0]] if len(keys) == 1 else frames
-
-
-def version_of(table: str, frame: "pl.DataFrame") -> str:
-    """The one data version in the frame's own column. Raises ContractError without it."""
-    versions = frame["data_version"].unique().to_list() if "data_version" in frame.columns else []
-    if len(versions) != 1 or versions[0] is None:
-        raise ContractError(f"{table}: the rows of a partition need one data version, but have {versions}")
-    return str(versions[0])
-
 
 def _refuse_names(table: str, partition: Partition, data_version: str) -> None:
     declared = TABLES[table].partition_by
@@ -503,7 +447,7 @@ def _refuse_names(table: str, partition: Partition, data_version: str) -> None:
         raise ContractError(f"{table} {_shown(partition)}: a data version has 1 to 32 characters, not {data_version!r}")
 
 
-def _complete(table: str, partition: Partition, frame: "pl.DataFrame", data_version: str) -> "pl.DataFrame":
+def _complete(table: str, frame: "pl.DataFrame", partition: Partition, **constants: str) -> "pl.DataFrame":
     """The frame with all declared columns in their order and types. Raises ContractError for what breaks a contract
     that can be told from a part of a partition."""
     import polars as pl
@@ -511,8 +455,7 @@ def _complete(table: str, partition: Partition, frame: "pl.DataFrame", data_vers
     for name in set(partition) & set(frame.columns):
         if (frame[name].drop_nulls() != partition[name]).any():
             raise ContractError(f"{table} {_shown(partition)}: the rows name another {name}")
-    constants = {**partition, "data_version": data_version}
-    frame = frame.with_columns(pl.lit(value).alias(name) for name, value in constants.items())
+    frame = frame.with_columns(pl.lit(value).alias(name) for name, value in {**partition, **constants}.items())
     schema = polars_schema(table)
     frame = frame.select(*(name for name in schema if name in frame.columns), pl.exclude(*schema))
     for name, kind in frame.schema.items():
@@ -566,7 +509,9 @@ def _encoded(table: str, frames: "Iterable[pl.DataFrame]") -> "Iterator[list[_Da
     with scratch_folder() as folder:
         files = []
         full = (frame for frame in frames if len(frame))
-        for number, (values, of_partition) in enumerate(groupby(full, lambda frame: frame.select(declared).row(0))):
+        for number, (values, of_partition) in enumerate(
+            groupby(full, lambda frame: tuple(frame[name][0] for name in declared))
+        ):
             partition = dict(zip(declared, values, strict=True))
             files.append(_encode(table, partition, of_partition, folder / f"{number}.parquet"))
         yield files
@@ -579,7 +524,8 @@ def _encode(table: str, partition: Partition, frames: "Iterable[pl.DataFrame]", 
 
     declared = TABLES[table]
     types = {column.name: column.type for column in declared.columns}
-    looked_up = ["data_version", *(name for name in declared.key if types[name] in ("int32", "int64"))]
+    numbered = {name for name in declared.key if types[name] in ("int32", "int64")}
+    looked_up = [name for name in types if name == "data_version" or name in numbered]
     whole = {"data_version", *declared.partition_by, *declared.key}
     light = [name for name, kind in types.items() if name in whole or kind in ("int32", "int64", "float64")]
     # Partition columns are in the log. Dictionaries for plain text only: vectors and blobs never repeat, and trying to
@@ -604,8 +550,8 @@ def _encode(table: str, partition: Partition, frames: "Iterable[pl.DataFrame]", 
         raise ContractError(f"{table} {_shown(partition)}: {'; '.join(found)}")
     statistics = {
         "numRecords": len(partition_rows),
-        "minValues": partition_rows.select(pl.col(looked_up).min()).row(0, named=True),
-        "maxValues": partition_rows.select(pl.col(looked_up).max()).row(0, named=True),
+        "minValues": {name: partition_rows[name].min() for name in looked_up},
+        "maxValues": {name: partition_rows[name].max() for name in looked_up},
         "nullCount": dict.fromkeys(looked_up, 0),
     }
     return _DataFile(path, partition, len(partition_rows), statistics)
@@ -630,11 +576,11 @@ def _row_groups(frames: "Iterable[pl.DataFrame]") -> "Iterator[pl.DataFrame]":
 def _upload(log: DeltaLog, file: _DataFile) -> NewFile:
     """Copy a data file into the table's folder, where no reader sees it before a commit names it. What a failure
     leaves there is for `maintain`. Its name holds a digest, by which `lake_health` tells its bytes from others."""
-    folders = "/".join(f"{name}={quote(value, safe='')}" for name, value in file.partition.items())
+    folders = [f"{name}={quote(value, safe='')}" for name, value in file.partition.items()]
     with file.path.open("rb") as source:
         digest = lake_health.digest_of(source)
     # The random part: of two equal writes, the removal of one must not take the other's file.
-    path = f"{folders}/{uuid.uuid4()}.{digest}.zstd.parquet"
+    path = "/".join([*folders, f"{uuid.uuid4()}.{digest}.zstd.parquet"])
     # Without a buffer larger than what is written, pyarrow hands over Buffers, which delta-rs does not take.
     with file.path.open("rb") as source, log.store().open_output_stream(path, buffer_size=UPLOAD_BYTES) as target:
         while block := source.read(UPLOAD_BYTES // 8):

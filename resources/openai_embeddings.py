@@ -1,8 +1,7 @@
 """Text embeddings from OpenAI's API, or any server that speaks it, within its limits and paid for once.
 
 Facts of the service (its API reference, 2026): a request has at most 2,048 inputs and 300,000 tokens, an input at most
-8,192 tokens and at least one; a batch file has at most 50,000 inputs and 200 MB and is answered within 24 hours at half
-the price.
+8,192 tokens and at least one.
 """
 
 import base64
@@ -12,7 +11,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,26 +19,24 @@ from typing import Any
 import numpy as np
 import openai
 
-from resources.embedding_cache import cache_at, key
+from resources.embedding_cache import cache_in, key
 from resources.errors import Unavailable
 
 MOST_INPUTS, MOST_TOKENS, MOST_TOKENS_PER_INPUT = 2_048, 300_000, 8_192
-MOST_BATCH_INPUTS, MOST_BATCH_BYTES = 50_000, 180_000_000
 RETRIES = 6  # of the client, for 408, 409, 429, 5xx, timeouts and broken connections, at the server's own pace
 ATTEMPTS_AT_AN_ANSWER = 3  # of ours, for an answer that cannot be read
 KEY_VARIABLE = "OPENAI_API_KEY"
 DOLLARS_PER_MILLION_TOKENS = {"text-embedding-3-large": 0.13, "text-embedding-3-small": 0.02}  # list prices, 2026
-BATCH_DISCOUNT = 0.5
 
 
 @dataclass(frozen=True)
 class Service:
-    """Which model to ask, where, and how hard. `base_url` "" is OpenAI's; `cache` "" keeps nothing."""
+    """Which model to ask, where, and how hard. `base_url` "" is OpenAI's; `lake` "" keeps nothing."""
 
     model: str
     dimensions: int
     base_url: str
-    cache: str
+    lake: str
     timeout_s: float
     concurrency: int
     requests_per_minute: int
@@ -95,16 +92,16 @@ def cost(model: str, tokens: int) -> float | None:
 
 
 def _cached(inputs: list[str], service: Service) -> dict[str, np.ndarray]:
-    if not service.cache:
+    if not service.lake:
         return {}
     keys = {key(service.model, service.dimensions, part): part for part in inputs}
-    return {keys[name]: vector for name, vector in cache_at(service.cache).get(list(keys)).items()}
+    return {keys[name]: vector for name, vector in cache_in(service.lake).get(list(keys)).items()}
 
 
 def _remember(inputs: Sequence[str], vectors: np.ndarray, service: Service) -> None:
-    if service.cache:
+    if service.lake:
         keys = [key(service.model, service.dimensions, part) for part in inputs]
-        cache_at(service.cache).put(service.model, service.dimensions, dict(zip(keys, vectors, strict=True)))
+        cache_in(service.lake).put(service.model, service.dimensions, dict(zip(keys, vectors, strict=True)))
 
 
 def _joined(vectors: list[np.ndarray], pieces: list[str], count: Callable[[str], int]) -> np.ndarray:
@@ -301,102 +298,3 @@ def _explained(error: openai.APIError, service: Service) -> Unavailable:
     return Unavailable(
         f"{where} refuses the request for {service.model} ({error.message}); check the encoder's model and dimensions."
     )
-
-
-# --- The Batch API, for backfills ---
-
-
-def fill_cache(texts: Iterable[str], service: Service, poll_s: float) -> Usage:
-    """Put the vectors of many texts into the cache through the Batch API: half the price, an answer within 24 hours.
-
-    Batches that an earlier, interrupted call left with the service are collected first, so that they are not paid for
-    again. Blocks until all are answered. Raises Unavailable when the service refuses a batch or leaves inputs
-    unanswered; what was answered is in the cache by then.
-    """
-    count = token_counter(service.model)
-    unique = list(dict.fromkeys(texts))
-    inputs = list(dict.fromkeys(part for text in unique for part in split(text, count)))
-    with _client(service) as client:
-        try:
-            tokens = sum(_collect(client, batch, service, poll_s) for batch in _left_over(client, service))
-            cached = _cached(inputs, service)
-            missing = [part for part in inputs if part not in cached]
-            batches = [_submit(client, lines, service) for lines in _batch_files(missing, service)]
-            tokens += sum(_collect(client, batch, service, poll_s) for batch in batches)
-        except openai.APIError as error:
-            raise _explained(error, service) from error
-    if left := len(missing) - len(_cached(missing, service)):
-        raise Unavailable(f"The embedding service left {left} of {len(missing)} batched texts unanswered; try again.")
-    price = cost(service.model, tokens)
-    return Usage(
-        texts=len(unique),
-        from_cache=len(cached),
-        sent=len(missing),
-        requests=len(batches),
-        tokens=tokens,
-        cost_usd=None if price is None else price * BATCH_DISCOUNT,
-    )
-
-
-def _batch_files(inputs: list[str], service: Service) -> Iterator[list[str]]:
-    """JSON lines, one request of one input each, named by its key in the cache; in files as large as a batch may be."""
-    lines: list[str] = []
-    size = 0
-    for part in inputs:
-        body = {"model": service.model, "input": part, "dimensions": service.dimensions, "encoding_format": "base64"}
-        name = key(service.model, service.dimensions, part)
-        line = json.dumps({"custom_id": name, "method": "POST", "url": "/v1/embeddings", "body": body}) + "\n"
-        if lines and (len(lines) == MOST_BATCH_INPUTS or size + len(line) > MOST_BATCH_BYTES):
-            yield lines
-            lines, size = [], 0
-        lines.append(line)
-        size += len(line)
-    if lines:
-        yield lines
-
-
-def _mark(service: Service) -> str:
-    return f"{service.model}:{service.dimensions}"
-
-
-def _submit(client: openai.OpenAI, lines: list[str], service: Service) -> Any:
-    file = client.files.create(file=("texts.jsonl", "".join(lines).encode()), purpose="batch")
-    return client.batches.create(
-        input_file_id=file.id,
-        endpoint="/v1/embeddings",
-        completion_window="24h",
-        metadata={"mediafm": _mark(service), "first": json.loads(lines[0])["custom_id"]},
-    )
-
-
-def _left_over(client: openai.OpenAI, service: Service) -> Iterator[Any]:
-    """Batches of ours for this model whose answers are not in the cache yet."""
-    for batch in client.batches.list(limit=100):
-        metadata = batch.metadata or {}
-        if metadata.get("mediafm") != _mark(service) or batch.status in ("failed", "cancelled", "cancelling"):
-            continue
-        if not cache_at(service.cache).get([metadata["first"]]):
-            yield batch
-
-
-def _collect(client: openai.OpenAI, batch: Any, service: Service, poll_s: float) -> int:
-    """Wait for a batch, put its vectors into the cache, return the tokens used."""
-    while batch.status in ("validating", "in_progress", "finalizing"):
-        time.sleep(poll_s)
-        batch = client.batches.retrieve(batch.id)
-    if batch.status == "failed":
-        reasons = "; ".join(error.message or "" for error in (batch.errors.data if batch.errors else None) or [])
-        raise Unavailable(f"The embedding service refused batch {batch.id} ({reasons}); send fewer texts or try again.")
-    vectors: dict[str, np.ndarray] = {}
-    tokens = 0
-    if batch.output_file_id:
-        for line in client.files.content(batch.output_file_id).text.splitlines():
-            answer = json.loads(line)
-            response = answer.get("response") or {}
-            if response.get("status_code") == 200:
-                (vector,), used = read_answer(json.dumps(response["body"]), 1, service)
-                vectors[answer["custom_id"]] = vector
-                tokens += used
-    if vectors:
-        cache_at(service.cache).put(service.model, service.dimensions, vectors)
-    return tokens

@@ -42,7 +42,8 @@ class Column:
 class Table:
     """A Delta table.
 
-    partition_by: its partition columns; they are also its first columns.
+    partition_by: its partition columns; they are also its first columns. A table without any is only added to, and its
+                  rows have no data version.
     key:          columns that name a row within a partition.
     """
 
@@ -261,6 +262,18 @@ TABLES: Mapping[str, Table] = {
             Column("n_titles", "int32", "Titles they come from."),
             Column("note", "string", "Why there is no number.", nullable=True),
         ),
+        Table(
+            "text_cache",
+            "Text embeddings that a service was paid for, by content, so that none is paid for twice.",
+            (),
+            ("key",),
+            (
+                Column("key", "string", "SHA-256, in hex, over model, dimensions and text."),
+                Column("model", "string", "The service's model."),
+                Column("dimensions", "int32", "Numbers of the vector."),
+                Column("embedding", "list<float32>", "The text's vector, unit norm."),
+            ),
+        ),
     )
 }
 
@@ -357,7 +370,9 @@ def checks(table: str) -> dict[str, Check]:
     granted that the schema matches."""
     declared = TABLES[table]
     names = {column.name for column in declared.columns}
-    found: dict[str, Check] = {"schema_matches": _schema_check(table), "one_data_version": _one_data_version}
+    found: dict[str, Check] = {"schema_matches": _schema_check(table)}
+    if "data_version" in names:
+        found["one_data_version"] = _one_data_version
     if declared.key:
         found["keys_unique"] = _key_check(declared)
     if any(column.type == "float64" for column in declared.columns):
@@ -536,19 +551,21 @@ def as_markdown() -> str:
     for table in TABLES.values():
         key = ", ".join(f"`{name}`" for name in (*table.partition_by, *table.key))
         partitions = ", ".join(f"`{name}`" for name in table.partition_by)
+        divided = f"Partitioned by {partitions}." if partitions else "Not partitioned; rows are only added."
         lines += [
             "",
             f"## {table.name}",
             "",
             table.description,
             "",
-            f"Partitioned by {partitions}. A row is named by {key}.",
+            f"{divided} A row is named by {key}.",
         ]
         lines += ["", "| column | type | |", "|---|---|---|"]
         for column in table.columns:
             kind = f"{column.type}, {column.length} numbers" if column.length else column.type
             nullable = ", nullable" if column.nullable else ""
-            lines.append(f"| `{column.name}` | {kind}{nullable} | {column.description} |")
+            default = "" if column.default is None else f", {column.default} where null"
+            lines.append(f"| `{column.name}` | {kind}{nullable}{default} | {column.description} |")
     return "\n".join(lines) + "\n"
 
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dagster import ConfigurableResource
@@ -25,7 +25,7 @@ class TextEncoder(ConfigurableResource[Any]):
     dimensions: length of the vectors; for "openai", what the model is asked for.
     model: for "openai".
     base_url: any server that speaks the same API; "" is OpenAI's.
-    cache: URI of the Delta table that keeps what was paid for; "" keeps nothing.
+    lake: URI of the lake whose table `text_cache` keeps what was paid for; "" keeps nothing.
     timeout_s, concurrency, requests_per_minute, tokens_per_minute: how hard the service is asked.
     """
 
@@ -33,7 +33,7 @@ class TextEncoder(ConfigurableResource[Any]):
     dimensions: int = 768
     model: str = "text-embedding-3-large"
     base_url: str = ""
-    cache: str = ""
+    lake: str = ""
     timeout_s: float = 60.0
     concurrency: int = 8
     requests_per_minute: int = 3_000
@@ -82,18 +82,6 @@ class TextEncoder(ConfigurableResource[Any]):
 
         return hash_texts(texts, self.dimensions)
 
-    def fill_cache(self, texts: Iterable[str], poll_s: float = 30.0) -> "Usage":
-        """Pay for many texts at half the price through the Batch API, before a backfill; `embed` then finds them.
-
-        Blocks until the service has answered, up to 24 hours; a call after an interrupted one collects what that one
-        sent. Needs "openai" and a cache. Raises ValueError for a blank text, Unavailable as `embed` does.
-        """
-        from resources import openai_embeddings
-
-        if self.kind != "openai" or not self.cache:
-            raise ValueError("only an 'openai' text encoder with a cache can be filled")
-        return openai_embeddings.fill_cache(texts, self._service(), poll_s)
-
     def _service(self) -> "Service":
         from resources.openai_embeddings import Service
 
@@ -101,7 +89,7 @@ class TextEncoder(ConfigurableResource[Any]):
             model=self.model,
             dimensions=self.dimensions,
             base_url=self.base_url,
-            cache=self.cache,
+            lake=self.lake,
             timeout_s=self.timeout_s,
             concurrency=self.concurrency,
             requests_per_minute=self.requests_per_minute,

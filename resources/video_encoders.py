@@ -71,17 +71,6 @@ class VideoEncoder(ConfigurableResource[Any]):
 
         return map(describe_shot, shots)
 
-    def embed_texts(self, texts: Sequence[str]) -> "np.ndarray":
-        """Unit-norm (len(texts), 768) float32: the text tower, whose vectors lie in the space of the shots'.
-
-        Raises Unavailable for an encoder without a text tower.
-        """
-        if self.kind != "clip":
-            raise Unavailable(
-                f"The video encoder {self.kind!r} has no text tower: shots are found by text with 'clip'."
-            )
-        return self._clip().embed_texts(texts)
-
     def _clip(self) -> "Clip":
         from resources import clip
 

@@ -1,6 +1,5 @@
 """The lake through real Delta tables, real Dagster runs, several processes and a disk that fails."""
 
-import gc
 import json
 import os
 import subprocess
@@ -10,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +21,7 @@ from resources.tables import TABLES, arrow_schema, violations
 from tests.resources.lake_rows import partition, rows
 
 REPOSITORY = Path(__file__).parents[2]
+PARTITIONED = [table for table, declared in TABLES.items() if declared.partition_by]
 HOSTILE_KEYS = [
     "it's", "''", "a b", "ünï-千と千尋", "100%", "%41", "a=b", "a/b", "../up", "..", "a\\b", 'say "so"', "x' OR '1'='1",
     "x'); DROP TABLE shots; --", "tab\tnew\nline", "?*[]{}#&+;:", "null", " ", "title_id=a",
@@ -47,7 +46,7 @@ def shots(n: int) -> pl.DataFrame:
 # ---- writing and reading --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", PARTITIONED)
 def test_what_was_written_is_read_back(lake: DeltaLake, table: str) -> None:
     n = 3 if TABLES[table].key else 1
     for title in ("a", "t", "z"):
@@ -175,7 +174,7 @@ def test_any_sequence_of_overwrites_equals_the_last_write_of_each_key(
 
 
 def test_one_more_title_touches_no_file_of_any_other(lake: DeltaLake) -> None:
-    for table in TABLES:
+    for table in PARTITIONED:
         for title in ("a", "b"):
             lake.write(table, partition(table, title), rows(table, 1), "v")
     per_title = [table for table in TABLES if "title_id" in TABLES[table].partition_by]
@@ -591,157 +590,28 @@ def test_writers_that_race_in_a_bucket_all_land(bucket: Any) -> None:
     assert lake.table_version("shots") == 8, "one creation and eight commits"
 
 
-# ---- Dagster --------------------------------------------------------------------------------------------------------
+def test_several_partitions_are_replaced_in_one_commit_if_each_has_one_data_version(lake: DeltaLake) -> None:
+    def of(title: str, version: str, n: int) -> pl.DataFrame:
+        return shots(n).with_columns(title_id=pl.lit(title), data_version=pl.lit(version))
+
+    lake.write("shots", {"title_id": "c"}, shots(2), "v0")
+    assert lake.write_partitions("shots", pl.concat([of("a", "v1", 2), of("b", "v2", 3)])) == 5
+    assert lake.data_versions("shots") == {("a",): "v1", ("b",): "v2", ("c",): "v0"}
+    assert lake.table_version("shots") == 2
+    for broken in (of("a", "v3", 2).drop("data_version"), pl.concat([of("a", "v3", 2), of("a", "v4", 2)])):
+        with pytest.raises(ContractError, match="need one data version"):
+            lake.write_partitions("shots", broken)
 
 
-def title_partitions(instance: dg.DagsterInstance, *keys: str) -> dg.DynamicPartitionsDefinition:
-    instance.add_dynamic_partitions("titles", list(keys))
-    return dg.DynamicPartitionsDefinition(name="titles")
-
-
-def over(*keys: str) -> dict[str, str]:
-    return {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
-
-
-KEYS_IN_ORDER = ["a", "b", "it's", "x=y %41", "z/ü"]
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
-    gc.collect()
-
-
-def test_a_run_over_several_partitions_loses_nothing(lake: DeltaLake, instance: dg.DagsterInstance) -> None:
-    titles = title_partitions(instance, *KEYS_IN_ORDER)
-    seen: dict[str, int] = {}
-
-    @dg.asset(name="shots", partitions_def=titles)
-    def made(context: dg.AssetExecutionContext) -> dg.Output[dict[str, pl.DataFrame]]:
-        frames = {key: shots(i + 1) for i, key in enumerate(context.partition_keys)}
-        return dg.Output(frames, metadata={"data_version": "v7"})
-
-    @dg.asset(name="shot_frames", partitions_def=titles)
-    def downstream(context: dg.AssetExecutionContext, shots: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-        seen.update({key: len(frame) for key, frame in shots.items()})
-        return {key: rows("shot_frames", 2).with_columns(data_version=pl.lit(f"of {key}")) for key in shots}
-
-    result = dg.materialize(
-        [made, downstream], instance=instance, resources={"io_manager": lake}, tags=over(*KEYS_IN_ORDER)
-    )
-    assert result.success
-    assert seen == {key: i + 1 for i, key in enumerate(KEYS_IN_ORDER)}
-    assert lake.data_versions("shots") == {(key,): "v7" for key in KEYS_IN_ORDER}
-    assert lake.data_versions("shot_frames") == {(key,): f"of {key}" for key in KEYS_IN_ORDER}
-    assert lake.table_version("shots") == len(KEYS_IN_ORDER), "one commit each"
-    assert instance.get_materialized_partitions(dg.AssetKey("shots")) == set(KEYS_IN_ORDER)
-
-
-def test_a_run_over_one_partition_hands_on_a_frame(lake: DeltaLake, instance: dg.DagsterInstance) -> None:
-    titles = title_partitions(instance, "a", "it's")
-
-    @dg.asset(name="shots", partitions_def=titles)
-    def made(context: dg.AssetExecutionContext) -> pl.DataFrame:
-        return shots(3).with_columns(data_version=pl.lit("v3"))
-
-    @dg.asset(name="shot_frames", partitions_def=titles)
-    def downstream(shots: pl.DataFrame) -> pl.DataFrame:
-        return rows("shot_frames", len(shots)).with_columns(data_version=pl.lit("v4"))
-
-    result = dg.materialize([made, downstream], instance=instance, resources={"io_manager": lake}, partition_key="it's")
-    assert lake.data_versions("shot_frames") == {("it's",): "v4"}
-    (materialised,) = result.asset_materializations_for_node("shots")
-    told = materialised.metadata
-    assert told["dagster/row_count"].value == 3
-    assert told["dagster/uri"].value == lake.table_uri("shots")
-    assert [column.name for column in told["dagster/column_schema"].value.columns] == [
-        column.name for column in TABLES["shots"].columns
-    ]
-    assert told["delta_version"].value == 1
-
-
-@pytest.mark.parametrize("returned", [["a"], ["a", "b", "c", "d"], None])
-def test_a_run_that_returns_other_partitions_than_its_own_fails_and_writes_nothing(
-    lake: DeltaLake, instance: dg.DagsterInstance, returned: list[str] | None
-) -> None:
-    @dg.asset(name="shots", partitions_def=title_partitions(instance, "a", "b", "c", "d"))
-    def made() -> dg.Output[object]:
-        frame = shots(2)
-        return dg.Output(dict.fromkeys(returned, frame) if returned else frame, metadata={"data_version": "v"})
-
-    with pytest.raises(ContractError, match=r"the run covers the partitions \['a', 'b', 'c'\]"):
-        dg.materialize([made], instance=instance, resources={"io_manager": lake}, tags=over("a", "b", "c"))
-    assert lake.data_versions("shots") == {}
-
-
-def test_a_step_without_partitions_writes_and_reads_whole_tables(lake: DeltaLake, instance: dg.DagsterInstance) -> None:
-    lake.write("probe_metrics", {"encoder_version": "older"}, rows("probe_metrics", 1), "v0")
-    titles = title_partitions(instance, "a", "b")
-    counted: list[int] = []
-
-    @dg.asset(name="shots", partitions_def=titles)
-    def made(context: dg.AssetExecutionContext) -> dict[str, pl.DataFrame]:
-        return {key: shots(2).with_columns(data_version=pl.lit("v")) for key in context.partition_keys}
-
-    @dg.asset(name="probe_metrics")
-    def whole(shots: pl.LazyFrame) -> pl.DataFrame:
-        counted.append(shots.select(pl.len()).collect().item())
-        made_by = pl.Series("encoder_version", ["e'1", "e'1", "e2", "e2"])
-        return rows("probe_metrics", 4).with_columns(made_by, data_version="v-" + made_by)
-
-    dg.materialize([made], instance=instance, resources={"io_manager": lake}, tags=over("a", "b"))
-    before = lake.table_version("probe_metrics")
-    dg.materialize([made, whole], selection=[whole], instance=instance, resources={"io_manager": lake})
-    assert counted == [4]
-    assert lake.table_version("probe_metrics") == before + 1, "one commit for the table"
-    assert lake.data_versions("probe_metrics") == {("older",): "v0", ("e'1",): "v-e'1", ("e2",): "v-e2"}
-
-
-def test_a_table_with_two_partition_columns_takes_the_other_one_from_the_frame(
-    lake: DeltaLake, instance: dg.DagsterInstance
-) -> None:
-    @dg.asset(name="contextual_embeddings", partitions_def=title_partitions(instance, "a", "b"))
-    def made(context: dg.AssetExecutionContext) -> dg.Output[dict[str, pl.DataFrame]]:
-        frames = {key: contextual(2).with_columns(encoder_version=pl.lit("e1")) for key in context.partition_keys}
-        return dg.Output(frames, metadata={"data_version": "v"})
-
-    dg.materialize([made], instance=instance, resources={"io_manager": lake}, tags=over("a", "b"))
-    lake.write("contextual_embeddings", {"encoder_version": "e0", "title_id": "a"}, contextual(3), "v0")
-    dg.materialize([made], instance=instance, resources={"io_manager": lake}, partition_key="a")
-    assert lake.data_versions("contextual_embeddings") == {
-        ("e1", "a"): "v", ("e1", "b"): "v", ("e0", "a"): "v0",
-    }  # fmt: skip
-    with pytest.raises(ContractError, match="do not say their encoder_version"):
-        lake.write_partitions("contextual_embeddings", contextual(2).with_columns(title_id=pl.lit("a")), "v")
-
-
-def test_rows_without_a_data_version_are_refused(lake: DeltaLake, instance: dg.DagsterInstance) -> None:
-    @dg.asset(name="shots", partitions_def=title_partitions(instance, "a"))
-    def made() -> pl.DataFrame:
-        return shots(2)
-
-    with pytest.raises(ContractError, match="one data version"):
-        dg.materialize([made], instance=instance, resources={"io_manager": lake}, partition_key="a")
-    assert lake.data_versions("shots") == {}
-
-
-def test_a_title_that_breaks_the_contract_does_not_stop_its_neighbours(
-    lake: DeltaLake, instance: dg.DagsterInstance
-) -> None:
-    titles = title_partitions(instance, "a", "b", "c")
-    lake.write("shots", {"title_id": "b"}, shots(2), "old")
-
-    @dg.asset(name="shots", partitions_def=titles)
-    def made() -> dg.Output[dict[str, pl.DataFrame]]:
-        frames = {"a": shots(3), "b": shots(3).drop("detector"), "c": shots(3)}
-        return dg.Output(frames, metadata={"data_version": "new"})
-
-    result = dg.materialize(
-        [made], instance=instance, resources={"io_manager": lake}, tags=over("a", "b", "c"), raise_on_error=False
-    )
-    assert not result.success
-    assert lake.data_versions("shots") == {("a",): "new", ("b",): "old", ("c",): "new"}
+def test_a_table_without_partitions_is_only_added_to(lake: DeltaLake) -> None:
+    for seed in range(3):
+        lake.append("text_cache", rows("text_cache", 2, seed))
+    assert len(lake.scan("text_cache").collect()) == 6
+    assert len(lake.partition_files("text_cache", {})) == 3
+    with pytest.raises(ContractError, match="not declared: data_version"):
+        lake.write("text_cache", {}, rows("text_cache", 2), "v")
+    with pytest.raises(ContractError, match="replaced whole"):
+        lake.append("shots", shots(2))
 
 
 def test_the_log_stays_small_whatever_the_texts(lake: DeltaLake) -> None:

@@ -326,8 +326,9 @@ def test_a_small_table_gets_no_copy(lake: DeltaLake) -> None:
 
 def test_a_whole_table_in_a_bucket(bucket: Any) -> None:
     lake = DeltaLake(uri="s3://films/lake")
-    frame = pl.concat([rows("titles", 1).with_columns(title_id=pl.lit(f"t{i}")) for i in range(COPIED_FROM)])
-    lake.write_partitions("titles", frame, "v")
+    keys = ({"title_id": f"t{i}", "data_version": "v"} for i in range(COPIED_FROM))
+    frame = pl.concat([rows("titles", 1).with_columns(pl.lit(v).alias(k) for k, v in key.items()) for key in keys])
+    lake.write_partitions("titles", frame)
     for _ in range(2):
         assert len(lake.read_whole("titles")) == COPIED_FROM
     assert bucket.head_object(Bucket="films", Key="lake/titles/_copy/rows.parquet")["ContentLength"] > 100

@@ -1,6 +1,5 @@
 """Text embeddings: hashed n-grams, and the real openai client against a local server that enforces limits and fails."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,11 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resources.embedding_cache import key
 from resources.errors import Unavailable
+from resources.lake import DeltaLake
 from resources.text_encoders import TextEncoder
 from tests.resources.openai_server import GOOD_KEY, OpenAIServer, openai_server, tokens_of, vector_of
 
@@ -83,7 +86,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
 
 @pytest.fixture
 def encoder(server: OpenAIServer, tmp_path: Path) -> TextEncoder:
-    return TextEncoder(kind="openai", base_url=server.url, cache=str(tmp_path / "a lake" / "_text_cache"), timeout_s=5)
+    return TextEncoder(kind="openai", base_url=server.url, lake=str(tmp_path / "a lake"), timeout_s=5)
 
 
 def expected(texts: list[str], dimensions: int = 768) -> np.ndarray:
@@ -240,7 +243,7 @@ def test_a_server_that_cannot_be_reached_is_told_in_one_sentence(monkeypatch: py
 def test_nothing_is_paid_for_twice_across_encoders(encoder: TextEncoder, server: OpenAIServer) -> None:
     texts = [f"line {i}" for i in range(700)]
     encoder.embed(texts)
-    again = TextEncoder(kind="openai", base_url=server.url, cache=encoder.cache)
+    again = TextEncoder(kind="openai", base_url=server.url, lake=encoder.lake)
     changed = [*texts[:300], "a new line", *texts[301:]]
     assert np.allclose(again.embed(changed), expected(changed), atol=1e-6)
     assert server.requests[1:] == [["a new line"]]
@@ -248,7 +251,7 @@ def test_nothing_is_paid_for_twice_across_encoders(encoder: TextEncoder, server:
 
 def test_models_and_dimensions_do_not_share_vectors(encoder: TextEncoder, server: OpenAIServer) -> None:
     encoder.embed(["hello"])
-    other = TextEncoder(kind="openai", base_url=server.url, cache=encoder.cache, dimensions=256)
+    other = TextEncoder(kind="openai", base_url=server.url, lake=encoder.lake, dimensions=256)
     assert other.embed(["hello"]).shape == (1, 256)
     assert len(server.requests) == 2
     assert encoder.space() != other.space()
@@ -258,10 +261,10 @@ def test_another_process_finds_what_this_one_paid_for(encoder: TextEncoder, serv
     encoder.embed(["shared"])
     script = (
         "import sys; from resources.text_encoders import TextEncoder\n"
-        "encoder = TextEncoder(kind='openai', base_url=sys.argv[1], cache=sys.argv[2])\n"
+        "encoder = TextEncoder(kind='openai', base_url=sys.argv[1], lake=sys.argv[2])\n"
         "encoder.embed(['shared']); encoder.embed(['of the other'])"
     )
-    command = [sys.executable, "-c", script, server.url, encoder.cache]
+    command = [sys.executable, "-c", script, server.url, encoder.lake]
     subprocess.run(command, cwd=ROOT, env=os.environ, check=True)
     encoder.embed(["of the other"])
     assert server.requests == [["shared"], ["of the other"]]
@@ -269,7 +272,7 @@ def test_another_process_finds_what_this_one_paid_for(encoder: TextEncoder, serv
 
 def test_what_was_answered_before_a_failure_is_kept(encoder: TextEncoder, server: OpenAIServer) -> None:
     texts = [f"line {i}" for i in range(2048 + 5)]
-    one_by_one = TextEncoder(kind="openai", base_url=server.url, cache=encoder.cache, concurrency=1)
+    one_by_one = TextEncoder(kind="openai", base_url=server.url, lake=encoder.lake, concurrency=1)
     server.faults = ["", "dimension"]
     with pytest.raises(Unavailable):
         one_by_one.embed(texts)
@@ -282,11 +285,11 @@ def test_a_process_killed_between_two_answers_has_paid_only_once(encoder: TextEn
     server.faults = ["", "hang"]
     script = (
         "import sys; from resources.text_encoders import TextEncoder\n"
-        "encoder = TextEncoder(kind='openai', base_url=sys.argv[1], cache=sys.argv[2], concurrency=1, timeout_s=60)\n"
+        "encoder = TextEncoder(kind='openai', base_url=sys.argv[1], lake=sys.argv[2], concurrency=1, timeout_s=60)\n"
         "encoder.embed([f'line {i}' for i in range(2048 + 5)])"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, server.url, encoder.cache], cwd=ROOT)
-    table = Path(encoder.cache) / "_delta_log"
+    process = subprocess.Popen([sys.executable, "-c", script, server.url, encoder.lake], cwd=ROOT)
+    table = Path(encoder.lake) / "text_cache" / "_delta_log"
     while len(list(table.glob("*.json"))) < 2 or len(server.attempts) < 2:
         assert process.poll() is None
         time.sleep(0.02)
@@ -297,12 +300,44 @@ def test_a_process_killed_between_two_answers_has_paid_only_once(encoder: TextEn
 
 
 def test_many_at_once_fill_one_new_cache(server: OpenAIServer, tmp_path: Path) -> None:
-    encoder = TextEncoder(kind="openai", base_url=server.url, cache=str(tmp_path / "cache"))
+    encoder = TextEncoder(kind="openai", base_url=server.url, lake=str(tmp_path / "lake"))
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(encoder.embed, [[f"title {n} line {i}" for i in range(3)] for n in range(8)]))
     assert sum(map(len, server.requests)) == 24
     encoder.embed([f"title {n} line {i}" for i in range(3) for n in range(8)])
     assert sum(map(len, server.requests)) == 24
+
+
+def test_what_was_paid_for_before_the_lake_knew_the_table_is_found(encoder: TextEncoder, server: OpenAIServer) -> None:
+    """The table as it was written by delta-rs alone, in parts, without a data version."""
+    texts = ["one", "two"]
+    for text in texts:
+        fields = {
+            "key": pa.string(),
+            "model": pa.string(),
+            "dimensions": pa.int32(),
+            "embedding": pa.list_(pa.float32()),
+        }
+        row = [key(encoder.model, 768, text), encoder.model, 768, vector_of(text, 768)]
+        written = pa.table(
+            {name: pa.array([value], kind) for (name, kind), value in zip(fields.items(), row, strict=True)},
+            schema=pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields.items()]),
+        )
+        write_deltalake(f"{encoder.lake}/text_cache", written, mode="append")
+    vectors = encoder.embed([*texts, "three"])
+    assert np.allclose(vectors, expected([*texts, "three"]), atol=1e-6)
+    assert server.requests == [["three"]]
+
+
+def test_a_damaged_part_of_the_cache_costs_only_itself(encoder: TextEncoder, server: OpenAIServer) -> None:
+    for text in ("one", "two"):
+        encoder.embed([text])
+    lake = DeltaLake(uri=encoder.lake)
+    damaged, _ = sorted(lake.partition_files("text_cache", {}))
+    Path(damaged).write_bytes(b"")
+    assert len(lake.discard_damaged("text_cache")) == 1
+    encoder.embed(["one", "two"])
+    assert len(server.requests) == 3
 
 
 def test_tokens_and_cost_are_reported(encoder: TextEncoder, server: OpenAIServer) -> None:
@@ -316,46 +351,3 @@ def test_tokens_and_cost_are_reported(encoder: TextEncoder, server: OpenAIServer
     usage = encoder.last_usage
     assert usage is not None
     assert (usage.texts, usage.sent, usage.from_cache, usage.requests, usage.cost_usd) == (1, 0, 1, 0, 0.0)
-
-
-# --- The Batch API ---
-
-
-def test_a_backfill_fills_the_cache_through_the_batch_api(encoder: TextEncoder, server: OpenAIServer) -> None:
-    texts = [f"line {i}" for i in range(50)] + [" ".join(f"lantern {n} over dark water" for n in range(3000))]
-    encoder.embed(texts[:10])
-    usage = encoder.fill_cache(texts, poll_s=0.01)
-    assert usage.from_cache == 10
-    assert usage.sent > 41
-    assert usage.cost_usd == pytest.approx(usage.tokens * 0.065 / 1e6)
-    assert np.allclose(encoder.embed(texts)[:50], expected(texts[:50]), atol=1e-6)
-    assert server.requests == [texts[:10]]
-    assert encoder.fill_cache(texts, poll_s=0.01).sent == 0
-
-
-def test_an_interrupted_backfill_collects_what_it_had_sent(encoder: TextEncoder, server: OpenAIServer) -> None:
-    server.polls_until_done = 10**9
-    script = (
-        "import sys; from resources.text_encoders import TextEncoder\n"
-        "encoder = TextEncoder(kind='openai', base_url=sys.argv[1], cache=sys.argv[2])\n"
-        "encoder.fill_cache(['one', 'two'], poll_s=0.01)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, server.url, encoder.cache], cwd=ROOT)
-    while not any(batch["polls"] for batch in server.batches.values()):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    server.polls_until_done = 1
-    usage = encoder.fill_cache(["one", "two", "three"], poll_s=0.01)
-    assert usage.sent == 1
-    assert len(server.batches) == 2
-    uploads = [lines for name, lines in server.files.items() if name.startswith("in-")]
-    sent = [json.loads(line)["body"]["input"] for lines in uploads for line in lines.splitlines()]
-    assert sorted(sent) == ["one", "three", "two"]
-
-
-def test_a_batch_that_leaves_inputs_unanswered_says_so(server: OpenAIServer, tmp_path: Path) -> None:
-    encoder = TextEncoder(kind="openai", model="nonesuch", base_url=server.url, cache=str(tmp_path / "cache"))
-    with pytest.raises(Unavailable, match="left 2 of 2"):
-        encoder.fill_cache(["one", "two"], poll_s=0.01)
