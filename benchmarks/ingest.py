@@ -20,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resources.media import read_frames, shot_audio
+from resources.media import read_frames
+from resources.media_sound import shot_audio
 from resources.pictures import scaled
 from resources.shots import CutDetector, ShotDetector, detect_shots
 from resources.transnet import TransNetCuts

@@ -7,7 +7,9 @@ import dagster as dg
 
 from mediafm_assets.partitions import titles_partitions
 from mediafm_assets.versions import RECIPES, TITLES_CODE, Shaping, dependencies
-from resources.tables import TABLES, checks, column_schema
+from resources.contracts import checks
+from resources.schemas import column_schema
+from resources.tables import TABLES
 
 OWNERS = ["team:media-ml"]
 

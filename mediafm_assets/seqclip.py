@@ -15,7 +15,8 @@ from mediafm_assets.materialise import catalogue_of, explain
 from mediafm_assets.versions import SEQCLIP_CODE, Catalogue, digest
 from resources.errors import BadInput, Unavailable
 from resources.lake import DeltaLake
-from resources.landing import CaptionedClip, LandingZone
+from resources.landing import LandingZone
+from resources.landing_pairs import CaptionedClip
 from resources.training import TrainingJob
 
 if TYPE_CHECKING:

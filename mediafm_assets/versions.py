@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from resources.lake import DeltaLake
 from resources.tables import TABLES
-from resources.timed_text import choose_track
+from resources.timed_text_tracks import choose_track
 
 
 class Shaping(Protocol):

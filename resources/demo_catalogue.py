@@ -18,7 +18,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resources.demo_film import HEIGHT, WIDTH, Look, pictures, render_film, soundtrack
+from resources.demo_film import HEIGHT, WIDTH, render_film
+from resources.demo_pictures import Look, pictures
+from resources.demo_sound import soundtrack
 from resources.demo_story import DISSOLVE_FRAMES, FPS, MANNERS, TASKS, Shot, Story, clip_labels, tell_story
 
 # Raise it with every change that changes a frame, a sample, a word or a label: finished titles are then rendered again.

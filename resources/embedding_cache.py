@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from resources.lake import DeltaLake
-from resources.tables import polars_schema
+from resources.schemas import polars_schema
 
 TABLE = "text_cache"
 

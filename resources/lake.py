@@ -5,32 +5,29 @@ contract. So a reader sees a partition as it was or as it is, never half of it. 
 later one reads the log again and commits again; its rows are long written, and of one partition, it is the one to stay.
 """
 
-import json
 import random
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
 
 import dagster as dg
 from pydantic import Field
 
 from resources import lake_health
-from resources.delta_log import DeltaLog, File, Key, NewFile, Overtaken, log_of
+from resources.delta_log import DeltaLog, File, Key, Overtaken, log_of
+from resources.lake_completion import ContractError, Partition, completed, refuse_names, shown
+from resources.lake_copy import FILE, copied_rows, copy_rows
+from resources.lake_encoding import encoded_files, upload
 from resources.lake_health import Maintenance
 from resources.lake_migration import OtherTable, changed_fields
-from resources.scratch import scratch_folder
-from resources.tables import TABLES, WHOLE_PARTITION, arrow_schema, checks, column_schema, defaults, polars_schema
+from resources.lake_reading import for_polars, rows_of, uri_of
+from resources.schemas import arrow_schema, column_schema, defaults, polars_schema
+from resources.tables import TABLES
 
 if TYPE_CHECKING:
     import polars as pl
-    from deltalake import DeltaTable
 
     Rows = pl.DataFrame | Iterable[pl.DataFrame]
 
@@ -40,41 +37,17 @@ ATTEMPTS_ON_A_VERSION = 5
 """Of commits to one version of the log: where nobody else's commit came between, it is the store that refuses."""
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.8
-ROWS_PER_GROUP = 1024
-BYTES_PER_GROUP = 16 * 1024 * 1024
-"""Of a Parquet row group, whichever is reached first: what a write holds in memory."""
-UPLOAD_BYTES = 8 * 1024 * 1024
-LONGEST_DATA_VERSION = 32
-"""Longer strings are cut in the Delta log's statistics, which is where versions are read from."""
-
 COPIED_FROM = 100
 """So many files that `read_whole` has to open make it write its copy anew: opening them takes 0.02 s, writing a copy of
 10,000 rows 0.05 s."""
-COPY = "_copy/rows.parquet"
-"""Of a small table's rows. Readers and VACUUM leave names with an underscore alone."""
-FILE, URI = "file of the table", "uri of the file"
-"""Columns beside the declared ones, which have no spaces."""
-
-NULLS = ("", "__HIVE_DEFAULT_PARTITION__")
-"""Values of a partition column that Delta, or its readers, take for null."""
-
-Partition = Mapping[str, str]
 
 
 class PartitionMissing(LookupError):
     """The partition that was asked for is not in the table."""
 
 
-class Damaged(OSError):
-    """The files of the partition that was asked for are not as they were written. It has to be made again."""
-
-
-class ContractError(ValueError):
-    """Rows break the contract of the table that they were meant for; nothing was written."""
-
-
 class DeltaLake(dg.ConfigurableResource):
-    """The tables of `resources.tables` in one place.
+    """The declared tables in one place.
 
     uri:             a folder, or `s3://bucket/prefix`.
     storage_options: for object stores, as delta-rs takes them; credentials come from the environment by default.
@@ -95,7 +68,7 @@ class DeltaLake(dg.ConfigurableResource):
 
     def create_tables(self) -> None:
         """Create the tables that do not exist yet, and give the others the columns that are declared by now. Safe to
-        race. Raises ContractError for a table that cannot get them (see `resources.lake_migration`)."""
+        race. Raises ContractError for a table that cannot get them."""
         for table in TABLES:
             self._migrate(table, self._created(table))
 
@@ -166,16 +139,16 @@ class DeltaLake(dg.ConfigurableResource):
         import polars as pl
 
         frames = [rows] if isinstance(rows, pl.DataFrame) else rows
-        _refuse_names(table, partition, data_version)
+        refuse_names(table, partition, data_version)
         return self._replace(
-            table, [partition], (_complete(table, f, partition, data_version=data_version) for f in frames)
+            table, [partition], (completed(table, f, partition, data_version=data_version) for f in frames)
         )
 
     def append(self, table: str, rows: "pl.DataFrame") -> None:
         """Add rows to a table without partitions, in one commit. Raises as `write`."""
         if TABLES[table].partition_by:
             raise ContractError(f"{table} has partitions, which are replaced whole")
-        self._replace(table, [], [_complete(table, rows, {})])
+        self._replace(table, [], [completed(table, rows, {})])
 
     def write_partitions(self, table: str, rows: "pl.DataFrame") -> int:
         """Replace, in one commit, every partition that `rows` name in their partition columns; returns their number.
@@ -192,8 +165,8 @@ class DeltaLake(dg.ConfigurableResource):
             versions = frame["data_version"].unique().to_list() if "data_version" in frame.columns else []
             if len(versions) != 1 or versions[0] is None:
                 raise ContractError(f"{table}: the rows of a partition need one data version, but have {versions}")
-            _refuse_names(table, partition, versions[0])
-            parts.append((partition, _complete(table, frame, partition)))
+            refuse_names(table, partition, versions[0])
+            parts.append((partition, completed(table, frame, partition)))
         if not parts:
             return 0
         return self._replace(table, [partition for partition, _ in parts], (frame for _, frame in parts))
@@ -203,10 +176,10 @@ class DeltaLake(dg.ConfigurableResource):
         self.write(table, partition, [], "0")
 
     def _replace(self, table: str, partitions: Sequence[Partition], frames: "Iterable[pl.DataFrame]") -> int:
-        with _encoded(table, frames) as files:
+        with encoded_files(table, frames) as files:
             log = self._created(table)
             self._migrate(table, log)
-            added = [_upload(log, file) for file in files]
+            added = [upload(log, file) for file in files]
 
             def commit(version: int) -> None:
                 found = [log.files(partition) for partition in partitions]
@@ -268,49 +241,9 @@ class DeltaLake(dg.ConfigurableResource):
         log = self._log(table)
         found = self._files_of(table, log, partition)
         if not found:
-            raise PartitionMissing(f"{table} has no partition {_shown(partition)} in {self.uri}")
-        rows = self._rows_of(table, log, [(key, file) for key, files in found.items() for file in files])
+            raise PartitionMissing(f"{table} has no partition {shown(partition)} in {self.uri}")
+        rows = rows_of(table, log, [(key, file) for key, files in found.items() for file in files])
         return rows.select(list(polars_schema(table))).sort(*declared.partition_by, *declared.key)
-
-    def _rows_of(self, table: str, log: DeltaLog, files: Sequence[tuple[Key, File]]) -> "pl.DataFrame":
-        """Their rows, with the partition's columns, and the files' paths in `FILE`."""
-        import polars as pl
-
-        partition_by = TABLES[table].partition_by
-        uris = [self._uri_of(log, file) for _, file in files]
-        of_file = pl.DataFrame(
-            [(uri, *key, file.path) for uri, (key, file) in zip(uris, files, strict=True)],
-            schema=dict.fromkeys((URI, *partition_by, FILE), pl.String()),
-            orient="row",
-        )
-        scanned = pl.scan_parquet(
-            uris,
-            # Files may be older than a column, or than its disappearance.
-            schema={name: kind for name, kind in polars_schema(table).items() if name not in partition_by},
-            missing_columns="insert",
-            extra_columns="ignore",
-            glob=False,
-            hive_partitioning=False,
-            include_file_paths=URI,
-            storage_options=self.storage_options or None,
-        )
-        try:
-            # A join: replacing values one by one is quadratic in the number of files.
-            rows = scanned.collect().join(of_file, on=URI, how="left").drop(URI)
-            return rows.with_columns(defaults(table))
-        # A cut or changed file fails in many ways, one of which is a panic of polars.
-        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            damaged = lake_health.damages(log, [file for _, file in files], deep=False) or lake_health.damages(
-                log, [file for _, file in files], deep=True
-            )
-            for key, file in files:
-                if reason := damaged.get(file.path):
-                    values = _shown(dict(zip(partition_by, key, strict=True)))
-                    raise Damaged(
-                        f"{table} {values} in {self.uri} is damaged: {reason}. `mediafm materialize` makes it again; "
-                        "`mediafm verify` looks for more."
-                    ) from error
-            raise
 
     def read_whole(self, table: str) -> "pl.DataFrame":
         """All rows of a table whose rows are small, in the declared columns, in the order of partition and key.
@@ -324,15 +257,15 @@ class DeltaLake(dg.ConfigurableResource):
         declared = TABLES[table]
         log = self._created(table)
         names = {file.path: (key, file) for key, files in log.files({}).items() for file in files}
-        copied = _copied_rows(log, table)
+        copied = copied_rows(log, table)
         copied = copied.filter(pl.col(FILE).is_in(list(names)))
         missing = names.keys() - set(copied[FILE])
         rows = copied
         if missing:
-            opened = self._rows_of(table, log, [names[path] for path in sorted(missing)])
+            opened = rows_of(table, log, [names[path] for path in sorted(missing)])
             rows = pl.concat([copied, opened.select(copied.columns)])
         if len(missing) >= COPIED_FROM and table not in self.pinned:
-            _copy_rows(log, rows)
+            copy_rows(log, rows)
         return rows.drop(FILE).sort(*declared.partition_by, *declared.key)
 
     def scan(self, table: str) -> "pl.LazyFrame":
@@ -343,7 +276,7 @@ class DeltaLake(dg.ConfigurableResource):
         found = self._created(table).open()
         if found is None:
             raise OSError(f"There is no table {table} in {self.uri}, though there was one just now.")
-        rows, declared = pl.scan_delta(_for_polars(found)), polars_schema(table)
+        rows, declared = pl.scan_delta(for_polars(found)), polars_schema(table)
         there = rows.collect_schema().names()
         missing = [pl.lit(None, kind).alias(name) for name, kind in declared.items() if name not in there]
         return rows.with_columns(missing).with_columns(defaults(table)).select(list(declared))
@@ -352,10 +285,7 @@ class DeltaLake(dg.ConfigurableResource):
         """URIs of the data files of the partitions that agree in the columns given."""
         log = self._log(table)
         found = self._files_of(table, log, partition)
-        return [self._uri_of(log, file) for files in found.values() for file in files]
-
-    def _uri_of(self, log: DeltaLog, file: File) -> str:
-        return f"{log.uri}/{file.stored_at}"
+        return [uri_of(log, file) for files in found.values() for file in files]
 
     def _files_of(self, table: str, log: DeltaLog, partition: Partition) -> dict[Key, tuple[File, ...]]:
         declared = TABLES[table].partition_by
@@ -431,203 +361,6 @@ class DeltaLake(dg.ConfigurableResource):
             "dagster/row_count": sum(file.rows for of_key in files.values() for file in of_key),
             "dagster/uri": self.table_uri(table),
             "dagster/column_schema": column_schema(table),
-            "partition": _shown(partition),
+            "partition": shown(partition),
             "delta_version": self._version_of(log),
         }
-
-
-def _refuse_names(table: str, partition: Partition, data_version: str) -> None:
-    declared = TABLES[table].partition_by
-    if set(partition) != set(declared):
-        raise ContractError(f"{table} is partitioned by {declared}, not by {tuple(partition)}")
-    for name, value in partition.items():
-        if not isinstance(value, str) or value in NULLS:
-            raise ContractError(f"{table}: {value!r} cannot name a partition by {name}")
-    if not 0 < len(data_version) <= LONGEST_DATA_VERSION:
-        raise ContractError(f"{table} {_shown(partition)}: a data version has 1 to 32 characters, not {data_version!r}")
-
-
-def _complete(table: str, frame: "pl.DataFrame", partition: Partition, **constants: str) -> "pl.DataFrame":
-    """The frame with all declared columns in their order and types. Raises ContractError for what breaks a contract
-    that can be told from a part of a partition."""
-    import polars as pl
-
-    for name in set(partition) & set(frame.columns):
-        if (frame[name].drop_nulls() != partition[name]).any():
-            raise ContractError(f"{table} {_shown(partition)}: the rows name another {name}")
-    frame = frame.with_columns(pl.lit(value).alias(name) for name, value in {**partition, **constants}.items())
-    schema = polars_schema(table)
-    frame = frame.select(*(name for name in schema if name in frame.columns), pl.exclude(*schema))
-    for name, kind in frame.schema.items():
-        if name in schema and kind != schema[name] and _loses_nothing(kind, schema[name]):
-            try:
-                frame = frame.with_columns(pl.col(name).cast(schema[name]))
-            except pl.exceptions.PolarsError as error:
-                raise ContractError(f"{table} {_shown(partition)}: {name}: {error}") from error
-    by_name = checks(table)
-    found = by_name.pop("schema_matches")(frame)
-    if not found:
-        found = [v for name, check in by_name.items() if name not in WHOLE_PARTITION for v in check(frame)]
-    if found:
-        raise ContractError(f"{table} {_shown(partition)}: {'; '.join(found)}")
-    return frame
-
-
-def _loses_nothing(kind: "pl.DataType", declared: "pl.DataType") -> bool:
-    """Whether every value of a column's type has its equal in the declared type, or else fails to be cast."""
-    import polars as pl
-
-    if kind == pl.Null:
-        return True
-    if isinstance(kind, pl.List | pl.Array) and isinstance(declared, pl.List):
-        inner: Any = kind.inner
-        # Vectors come as float64 from Python lists; float32 is what they are declared to be worth.
-        return bool(_loses_nothing(inner, declared.inner) or inner == declared.inner or inner == pl.Float64)  # type: ignore[arg-type]
-    if kind.is_integer():
-        return declared.is_integer() or declared == pl.Float64
-    return kind == pl.Float32 and declared == pl.Float64
-
-
-@dataclass(frozen=True)
-class _DataFile:
-    """A partition's rows as Parquet on local disk: made once, whatever becomes of the commit."""
-
-    path: Path
-    partition: Partition
-    rows: int
-    statistics: dict[str, Any]
-
-
-@contextmanager
-def _encoded(table: str, frames: "Iterable[pl.DataFrame]") -> "Iterator[list[_DataFile]]":
-    """Frames as data files, one for each partition, in a temporary folder; the frames of a partition follow each other.
-
-    Written by pyarrow as they come: delta-rs holds all of a write in memory, seven times over. Raises ContractError for
-    what only a whole partition tells.
-    """
-    declared = TABLES[table].partition_by
-    with scratch_folder() as folder:
-        files = []
-        full = (frame for frame in frames if len(frame))
-        for number, (values, of_partition) in enumerate(
-            groupby(full, lambda frame: tuple(frame[name][0] for name in declared))
-        ):
-            partition = dict(zip(declared, values, strict=True))
-            files.append(_encode(table, partition, of_partition, folder / f"{number}.parquet"))
-        yield files
-
-
-def _encode(table: str, partition: Partition, frames: "Iterable[pl.DataFrame]", path: Path) -> _DataFile:
-    import polars as pl
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    declared = TABLES[table]
-    types = {column.name: column.type for column in declared.columns}
-    numbered = {name for name in declared.key if types[name] in ("int32", "int64")}
-    looked_up = [name for name in types if name == "data_version" or name in numbered]
-    whole = {"data_version", *declared.partition_by, *declared.key}
-    light = [name for name, kind in types.items() if name in whole or kind in ("int32", "int64", "float64")]
-    # Partition columns are in the log. Dictionaries for plain text only: vectors and blobs never repeat, and trying to
-    # find out makes the write three times slower and the file larger.
-    schema = pa.schema(
-        field.remove_metadata() for field in arrow_schema(table) if field.name not in declared.partition_by
-    )
-    kept: list[pl.DataFrame] = []
-    with pq.ParquetWriter(
-        path,
-        schema,
-        compression="zstd",
-        use_dictionary=[name for name in schema.names if types[name] == "string"],
-        write_statistics=looked_up,
-    ) as writer:
-        for group in _row_groups(frames):
-            kept.append(group.select(light))
-            writer.write_table(group.select(schema.names).to_arrow().cast(schema))
-    partition_rows = pl.concat(kept)
-    found = [v for name, check in checks(table).items() if name in WHOLE_PARTITION for v in check(partition_rows)]
-    if found:
-        raise ContractError(f"{table} {_shown(partition)}: {'; '.join(found)}")
-    statistics = {
-        "numRecords": len(partition_rows),
-        "minValues": {name: partition_rows[name].min() for name in looked_up},
-        "maxValues": {name: partition_rows[name].max() for name in looked_up},
-        "nullCount": dict.fromkeys(looked_up, 0),
-    }
-    return _DataFile(path, partition, len(partition_rows), statistics)
-
-
-def _row_groups(frames: "Iterable[pl.DataFrame]") -> "Iterator[pl.DataFrame]":
-    """The same rows in frames of a row group each: whatever is smaller, `ROWS_PER_GROUP` or `BYTES_PER_GROUP`."""
-    import polars as pl
-
-    waiting: list[pl.DataFrame] = []
-    for frame in frames:
-        for part in frame.iter_slices(ROWS_PER_GROUP):
-            waiting.append(part)
-            rows, size = sum(map(len, waiting)), sum(frame.estimated_size() for frame in waiting)
-            if rows >= ROWS_PER_GROUP or size >= BYTES_PER_GROUP:
-                yield pl.concat(waiting)
-                waiting = []
-    if waiting:
-        yield pl.concat(waiting)
-
-
-def _upload(log: DeltaLog, file: _DataFile) -> NewFile:
-    """Copy a data file into the table's folder, where no reader sees it before a commit names it. What a failure
-    leaves there is for `maintain`. Its name holds a digest, by which `lake_health` tells its bytes from others."""
-    folders = [f"{name}={quote(value, safe='')}" for name, value in file.partition.items()]
-    with file.path.open("rb") as source:
-        digest = lake_health.digest_of(source)
-    # The random part: of two equal writes, the removal of one must not take the other's file.
-    path = "/".join([*folders, f"{uuid.uuid4()}.{digest}.zstd.parquet"])
-    # Without a buffer larger than what is written, pyarrow hands over Buffers, which delta-rs does not take.
-    with file.path.open("rb") as source, log.store().open_output_stream(path, buffer_size=UPLOAD_BYTES) as target:
-        while block := source.read(UPLOAD_BYTES // 8):
-            target.write(block)
-    return NewFile(path, file.path.stat().st_size, file.partition, json.dumps(file.statistics))
-
-
-def _copied_rows(log: DeltaLog, table: str) -> "pl.DataFrame":
-    """The copy's rows with their files; none where there is no copy, or a damaged or older one."""
-    import polars as pl
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    nothing = pl.DataFrame(schema={**polars_schema(table), FILE: pl.String()})
-    try:
-        with log.store().open_input_file(COPY) as copy:
-            rows = pl.DataFrame(pq.read_table(pa.BufferReader(copy.read()), page_checksum_verification=True))
-    except (OSError, pa.ArrowException):
-        return nothing
-    return rows if rows.schema == nothing.schema else nothing
-
-
-def _copy_rows(log: DeltaLog, rows: "pl.DataFrame") -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    copy = pa.BufferOutputStream()
-    pq.write_table(rows.to_arrow(), copy, compression="zstd", write_page_checksum=True)
-    data = copy.getvalue()
-    # It appears whole; of two writers the last one's stays, and both are right.
-    with log.store().open_output_stream(COPY, buffer_size=data.size + 1) as target:
-        target.write(data)
-
-
-def _usable(table: "DeltaTable", uris: list[str]) -> list[str]:
-    """Files as they can be opened: delta-rs quotes a local table's folder, though not what follows."""
-    root = table.table_uri.removeprefix("file://")
-    return [unquote(root) + uri.removeprefix(root) for uri in uris] if root != table.table_uri else uris
-
-
-def _for_polars(table: "DeltaTable") -> "DeltaTable":
-    """The table, so that polars finds its files in a folder with a space or an umlaut in its name, too."""
-    if unquote(table.table_uri) != table.table_uri:
-        uris = _usable(table, table.file_uris())
-        table.file_uris = lambda *_, **__: uris  # type: ignore[method-assign]
-    return table
-
-
-def _shown(partition: Mapping[str, str | None]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in partition.items())

@@ -9,7 +9,8 @@ processes of the older and the newer declarations can work on one lake.
 from typing import TYPE_CHECKING
 
 from resources.delta_log import DeltaLog
-from resources.tables import TABLES, arrow_schema
+from resources.schemas import arrow_schema
+from resources.tables import TABLES
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Protocol
 import dagster as dg
 from pydantic import field_validator
 
-from resources.media import Frame, read_ahead, read_frames
+from resources.media import Frame, read_frames
 from resources.pictures import SmallFrames, is_hdr, scaled, upright
+from resources.read_ahead import read_ahead
 from resources.transnet import TransNetCuts
 
 if TYPE_CHECKING:

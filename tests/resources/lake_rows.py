@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from resources.tables import TABLES, polars_schema
+from resources.schemas import polars_schema
+from resources.tables import TABLES
 
 
 def vectors(n: int, length: int, seed: int = 0) -> np.ndarray:

@@ -18,7 +18,9 @@ from resources.demo_film import render_film
 from resources.demo_story import FPS, GENRES, SETTINGS, TASKS, tell_story
 from resources.landing import LandingZone
 from resources.shots import ShotDetector, detect_shots
-from resources.timed_text import align, choose_track, read_cues
+from resources.timed_text import read_cues
+from resources.timed_text_alignment import align
+from resources.timed_text_tracks import choose_track
 
 
 def truths(folder: Path) -> dict[str, Any]:

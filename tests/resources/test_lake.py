@@ -16,8 +16,12 @@ from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resources.lake import ContractError, Damaged, DeltaLake, PartitionMissing
-from resources.tables import TABLES, arrow_schema, violations
+from resources.contracts import violations
+from resources.lake import DeltaLake, PartitionMissing
+from resources.lake_completion import ContractError
+from resources.lake_reading import Damaged
+from resources.schemas import arrow_schema
+from resources.tables import TABLES
 from tests.resources.lake_rows import partition, rows
 
 REPOSITORY = Path(__file__).parents[2]

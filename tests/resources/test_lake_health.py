@@ -17,9 +17,11 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from resources import scratch
-from resources.lake import COPIED_FROM, Damaged, DeltaLake, PartitionMissing
+from resources.lake import COPIED_FROM, DeltaLake, PartitionMissing
+from resources.lake_reading import Damaged
+from resources.schemas import polars_schema
 from resources.scratch import scratch_folder
-from resources.tables import TABLES, polars_schema
+from resources.tables import TABLES
 from tests.resources.lake_rows import partition, rows
 from tests.resources.test_lake import HOSTILE_KEYS, REPOSITORY
 

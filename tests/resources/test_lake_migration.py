@@ -12,8 +12,10 @@ import pytest
 from deltalake import DeltaTable
 
 from resources import tables
-from resources.lake import ContractError, DeltaLake
-from resources.tables import TABLES, Column, Table, violations
+from resources.contracts import violations
+from resources.lake import DeltaLake
+from resources.lake_completion import ContractError
+from resources.tables import TABLES, Column, Table
 from tests.resources.lake_rows import rows
 
 REPOSITORY = Path(__file__).parents[2]

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resources.errors import BadInput
-from resources.landing import CaptionedClip, Drop, LandingZone, TextTrack
+from resources.landing import LandingZone
+from resources.landing_drops import Drop, TextTrack
+from resources.landing_pairs import CaptionedClip
 
 LONG_AGO = time.time() - 3600
 

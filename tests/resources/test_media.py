@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from resources.errors import BadInput
-from resources.media import probe, read_ahead, read_frames, shot_audio
+from resources.media import probe, read_frames
+from resources.media_sound import shot_audio
+from resources.read_ahead import read_ahead
 from tests.resources.films import number_of, numbered, render, scenes, tone
 
 # What each odd file must end in: (frames, width, height, the last frame's end in s, audio tracks), or a piece of the

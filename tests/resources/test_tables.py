@@ -10,8 +10,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from resources.tables import TABLES, WHOLE_PARTITION, arrow_schema, as_markdown, checks, column_schema, polars_schema
-from resources.tables import violations as violations_of
+from resources.contracts import WHOLE_PARTITION, checks
+from resources.contracts import violations as violations_of
+from resources.schemas import arrow_schema, column_schema, polars_schema
+from resources.tables import TABLES
+from resources.tables_document import as_markdown
 from tests.resources.lake_rows import fused, stored, vectors
 
 REPOSITORY = Path(__file__).parents[2]
@@ -180,10 +183,10 @@ def test_a_vector_of_any_length_is_allowed_where_none_is_declared() -> None:
 
 def test_the_tables_document_is_current() -> None:
     said = subprocess.run(
-        [sys.executable, "-m", "resources.tables"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "resources.tables_document"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout
     document = (REPOSITORY / "docs" / "tables.md").read_text()
-    assert said == document == as_markdown(), "run `python -m resources.tables > docs/tables.md`"
+    assert said == document == as_markdown(), "run `python -m resources.tables_document > docs/tables.md`"
     for table in TABLES.values():
         assert f"\n## {table.name}\n" in document
         assert all(f"| `{column.name}` | {column.type}" in document for column in table.columns)

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from resources import timed_text
 from resources.errors import BadInput
-from resources.timed_text import Cue, align, choose_track, read_cues
+from resources.timed_text import read_cues
+from resources.timed_text_alignment import align
+from resources.timed_text_cues import Cue
+from resources.timed_text_tracks import choose_track
 
 # Number of cues in each odd file; None: refused. Files with a doubtful count say why.
 ODD = {
