@@ -8,11 +8,11 @@ import dagster as dg
 
 from mediafm_assets.ingest import registered_drop
 from mediafm_assets.materialise import Stage, TitleRun
-from mediafm_assets.versions import TextTrack, title_text
+from mediafm_assets.versions import title_text
 from resources.audio_encoders import AudioEncoder
 from resources.schemas import vectors
 from resources.text_encoders import TextEncoder
-from resources.timed_text_tracks import choose_track
+from resources.timed_text_tracks import TextTrack, choose_track
 from resources.video_encoders import VideoEncoder
 
 if TYPE_CHECKING:

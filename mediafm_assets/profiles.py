@@ -31,13 +31,13 @@ from mediafm_assets.embeddings import Fusion
 from mediafm_assets.ingest import FrameSampler
 from mediafm_assets.seqclip import SeqClipConfig
 from mediafm_assets.training import Contextualiser, EncoderConfig
-from resources.audio_encoders import AudioEncoder
+from resources.audio_encoders import AUDIO_ENCODERS, AudioEncoder
 from resources.lake import DeltaLake
 from resources.landing import LandingZone
-from resources.shots import ShotDetector
-from resources.text_encoders import TextEncoder
+from resources.shots import SHOT_DETECTORS, ShotDetector
+from resources.text_encoders import TEXT_ENCODERS, TextEncoder
 from resources.training import TrainingJob
-from resources.video_encoders import VideoEncoder
+from resources.video_encoders import VIDEO_ENCODERS, VideoEncoder
 
 PROJECT = Path(__file__).resolve().parents[1]
 """The checkout: the default landing zone, lake and Dagster instance lie in it."""
@@ -76,20 +76,20 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         return int(value)
 
     profile = PROFILES[choice("MEDIAFM_PROFILE", "embedded", *PROFILES)]
-    video = choice("MEDIAFM_VIDEO_ENCODER", profile["video"], "descriptors", "clip")
+    video = choice("MEDIAFM_VIDEO_ENCODER", profile["video"], *VIDEO_ENCODERS)
     video_model = env.get("MEDIAFM_VIDEO_MODEL") or "openai/clip-vit-large-patch14"
-    text = choice("MEDIAFM_TEXT_ENCODER", profile["text"], "hashed", "openai")
+    text = choice("MEDIAFM_TEXT_ENCODER", profile["text"], *TEXT_ENCODERS)
     text_model = env.get("MEDIAFM_TEXT_MODEL") or "text-embedding-3-large"
     lake = env.get("MEDIAFM_LAKE") or str(PROJECT / "data" / "lake")
     return {
         "titles_per_run": number("MEDIAFM_TITLES_PER_RUN", 200),
         "landing": LandingZone(uri=env.get("MEDIAFM_LANDING") or str(PROJECT / "data" / "landing")),
         "lake": DeltaLake(uri=lake),
-        "shot_detector": ShotDetector(detector=choice("MEDIAFM_DETECTOR", "transnetv2", "transnetv2", "adaptive")),
+        "shot_detector": ShotDetector(detector=choice("MEDIAFM_DETECTOR", "transnetv2", *SHOT_DETECTORS)),
         "frame_sampler": FrameSampler(frames_per_shot=number("MEDIAFM_FRAMES_PER_SHOT", 8)),
         "video_encoder": VideoEncoder(kind=video, model=video_model),
         "audio_encoder": AudioEncoder(
-            kind=choice("MEDIAFM_AUDIO_ENCODER", profile["audio"], "logmel", "wav2vec2"),
+            kind=choice("MEDIAFM_AUDIO_ENCODER", profile["audio"], *AUDIO_ENCODERS),
             model=env.get("MEDIAFM_AUDIO_MODEL") or "facebook/wav2vec2-base",
         ),
         "text_encoder": TextEncoder(kind=text, model=text_model, dimensions=768, lake=lake),

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from resources.lake import DeltaLake
 from resources.tables import TABLES
-from resources.timed_text_tracks import choose_track
+from resources.timed_text_tracks import TextTrack, choose_track
 
 
 class Shaping(Protocol):
@@ -105,17 +105,6 @@ def parts_of(row: Mapping[str, Any]) -> dict[str, str]:
         "timed_text": digest(track.name, track.sha256) if track else digest("no timed text"),
         "metadata": digest(title_text(row)),
     }
-
-
-@dataclass(frozen=True)
-class TextTrack:
-    """A timed-text file of a drop, as the table `titles` describes it."""
-
-    name: str
-    language: str | None
-    kind: str | None
-    format: str
-    sha256: str
 
 
 class Catalogue:

@@ -1,20 +1,30 @@
 """Turns the samples of a shot into its audio embedding."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dagster import ConfigurableResource
+from pydantic import Field, field_validator
 
-from resources.errors import Unavailable
-from resources.weights import checkpoint_folder, device_problems, torch_device, weights_identity
+from resources.registry import Registry, implementation, known
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from resources.wav2vec import Wav2Vec
+AUDIO_ENCODERS: Registry = {
+    "logmel": "resources.encoders.audio.logmel:LogMel",
+    "wav2vec2": "resources.encoders.audio.wav2vec2:Wav2Vec2",
+}
+"""By `kind`. Another one is a class like these (`AudioModel`) in a module of its own, and a line here."""
 
-LOG_MEL = "log-mel-statistics-v1"
-WAV2VEC_POOLING = "mean-over-time-v1"
+
+class AudioModel(Protocol):
+    """One kind of audio encoder, made with the settings. See `AudioEncoder`, which has the same methods."""
+
+    def config_key(self) -> str: ...
+    def space(self) -> str: ...
+    def preflight(self) -> list[str]: ...
+    def embed(self, shots: "Iterable[np.ndarray]") -> "Iterator[np.ndarray | None]": ...
 
 
 class AudioEncoder(ConfigurableResource[Any]):
@@ -33,31 +43,24 @@ class AudioEncoder(ConfigurableResource[Any]):
     model: str = "facebook/wav2vec2-base"
     device: str = "auto"
     dtype: str = "float32"
-    batch_seconds: float = 60.0
+    batch_seconds: float = Field(default=60.0, gt=0)
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        return known(AUDIO_ENCODERS, kind)
 
     def config_key(self) -> str:
         """What this configuration computes, told without touching weights: for code versions at load time."""
-        return LOG_MEL if self.kind == "logmel" else f"wav2vec2:{self.model}:{self.dtype}:{WAV2VEC_POOLING}"
+        return self._model().config_key()
 
     def space(self) -> str:
         """The embedding space, weights identified by content: vectors of two spaces must never meet."""
-        if self.kind == "logmel":
-            return LOG_MEL
-        return f"wav2vec2:{weights_identity(checkpoint_folder(self.model))}:{self.dtype}:{WAV2VEC_POOLING}"
+        return self._model().space()
 
     def preflight(self) -> list[str]:
         """One sentence for each thing that is missing; empty when the encoder is ready to work."""
-        if self.kind == "logmel":
-            return []
-        if self.kind != "wav2vec2":
-            return [f"The audio encoder's kind is {self.kind!r}, but it must be 'logmel' or 'wav2vec2'."]
-        if problems := device_problems(self.device, self.dtype):
-            return problems
-        try:
-            self._wav2vec()
-        except Unavailable as problem:
-            return [str(problem)]
-        return []
+        return self._model().preflight()
 
     def embed(self, shots: "Iterable[np.ndarray]") -> "Iterator[np.ndarray | None]":
         """One (768,) float32 vector per shot, in order; None for a shot without samples.
@@ -65,14 +68,8 @@ class AudioEncoder(ConfigurableResource[Any]):
         A shot is its mono samples at 16 kHz, float32 in -1..1. Shots are taken as they are needed; a shot's vector does
         not depend on the others. Raises Unavailable for a checkpoint that cannot be used.
         """
-        if self.kind == "wav2vec2":
-            return self._wav2vec().embed_shots(shots, self.batch_seconds)
-        from resources.log_mel import describe_samples
+        return self._model().embed(shots)
 
-        return (describe_samples(samples) if len(samples) else None for samples in shots)
-
-    def _wav2vec(self) -> "Wav2Vec":
-        from resources import wav2vec
-
-        folder = checkpoint_folder(self.model)
-        return wav2vec.load(folder, weights_identity(folder), torch_device(self.device), self.dtype)
+    def _model(self) -> AudioModel:
+        model: AudioModel = implementation(AUDIO_ENCODERS, self.kind)(self)
+        return model

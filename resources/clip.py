@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
+from model.modalities import WIDTHS
 from model.precision import matmul_dtype
 from resources.errors import Unavailable
 
-DIMENSIONS = 768
+DIMENSIONS = dict(WIDTHS)["video"]
 
 Frame = dict[str, np.ndarray]  # what an image processor makes of one image
 

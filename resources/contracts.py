@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from model.modalities import WIDTHS, blocks_of
 from resources.schemas import polars_schema, vectors
 from resources.tables import TABLES, Table
 
@@ -34,7 +35,9 @@ def checks(table: str) -> dict[str, Check]:
     if {"present", "embedding"} <= names:
         found["absent_is_zero"] = _zero_check({"present": slice(None)})
     if table == "fused_embeddings":
-        found["absent_is_zero"] = _zero_check({"has_audio": slice(768, 1536), "has_text": slice(1536, 2304)})
+        found["absent_is_zero"] = _zero_check(
+            {f"has_{name}": block for name, block in blocks_of(WIDTHS).items() if f"has_{name}" in names}
+        )
         found["norms_unit"] = _norms_unit
     if {"start_s", "end_s"} <= names:
         found["spans_not_empty"] = _spans_not_empty

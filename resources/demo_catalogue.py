@@ -11,6 +11,7 @@ scores that come of it show that the machinery works, and nothing more.
 import json
 import multiprocessing
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 from resources.demo_film import HEIGHT, WIDTH, render_film
 from resources.demo_pictures import Look, pictures
 from resources.demo_sound import soundtrack
-from resources.demo_story import DISSOLVE_FRAMES, FPS, MANNERS, TASKS, Shot, Story, clip_labels, tell_story
+from resources.demo_story import DISSOLVE_FRAMES, FPS, MANNERS, Shot, Story, clip_labels, tell_story
 
 # Raise it with every change that changes a frame, a sample, a word or a label: finished titles are then rendered again.
 RENDER_VERSION = 1
@@ -66,12 +67,12 @@ def render_catalogue(
         if progress:
             progress(done, titles)
 
-    rows: dict[str, list[str]] = {task: [] for task in TASKS}
+    rows: dict[str, list[str]] = defaultdict(list)
     for story in stories:
         truth = json.loads((folder / "truth" / f"{story.title_id}.json").read_text())
-        for task in TASKS:
-            rows[task] += [json.dumps(row) for row in truth["labels"][task]]
-    for task in TASKS:
+        for task, labels in truth["labels"].items():
+            rows[task] += [json.dumps(row) for row in labels]
+    for task in rows:
         _write_if_changed(folder / "labels" / f"{task}.jsonl", "\n".join(rows[task]) + "\n")
     return Catalogue(folder, folder / "truth", [s.title_id for s in stories], [s.title_id for s in missing])
 

@@ -7,13 +7,13 @@ subtitles. Labels depend on that story around a clip as well as on the clip.
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 FPS = 12
 DISSOLVE_FRAMES = 8
-TASKS = ("ad_relevancy", "clip_popularity", "clip_tone", "clip_genre", "clip_retrieval")
 GENRES = (
     *("Action", "Anime", "Comedy", "Documentary", "Drama", "Fantasy"),
     *("Horror", "Kids", "Romance", "Sci-fi", "Thriller"),
@@ -315,7 +315,7 @@ def clip_labels(story: Story, brightness: Sequence[float]) -> dict[str, list[dic
     import numpy as np
 
     rng = np.random.default_rng([story.seed, story.index, 2])
-    rows: dict[str, list[dict[str, Any]]] = {task: [] for task in TASKS}
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     length_s = story.frames / FPS
     middle = float(np.median(brightness))
 

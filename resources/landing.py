@@ -25,6 +25,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from model.tasks import TASKS
 from resources.errors import BadInput, printable
 from resources.landing_drops import (
     Drop,
@@ -35,7 +36,7 @@ from resources.landing_drops import (
     parse_title_json,
     track_of,
 )
-from resources.landing_labels import LABEL_COLUMN, LABELS_LIMIT, Labels, label_file_of, labels_of
+from resources.landing_labels import LABELS_LIMIT, Labels, label_file_of, labels_of
 from resources.landing_pairs import PAIRS_LIMIT, CaptionedClip, clip_of
 from resources.landing_rows import rows_of
 from resources.landing_untrusted import require_inside, require_title_id
@@ -79,8 +80,8 @@ class LandingZone(dg.ConfigurableResource):
         place = self._place()
         landing = Landing()
         for file in place.files("labels"):
-            if file.name.rpartition(".")[0] not in LABEL_COLUMN:
-                log.warning("labels/%s is ignored: the tasks are %s", printable(file.name), ", ".join(LABEL_COLUMN))
+            if file.name.rpartition(".")[0] not in TASKS:
+                log.warning("labels/%s is ignored: the tasks are %s", printable(file.name), ", ".join(TASKS))
         for title_id, files in place.folders("titles"):
             try:
                 require_title_id(title_id)

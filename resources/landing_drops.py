@@ -10,6 +10,7 @@ from typing import Any
 from resources.errors import BadInput, one_line, printable
 from resources.landing_untrusted import require_inside, strict_json
 from resources.places import TITLE_JSON_LIMIT, File, Place
+from resources.timed_text_tracks import TextTrack
 
 TEXT_FORMATS = {".srt": "srt", ".vtt": "vtt", ".ttml": "ttml", ".dfxp": "ttml", ".ass": "ass", ".ssa": "ssa"}
 MEDIA_EXTENSIONS = (
@@ -18,16 +19,6 @@ MEDIA_EXTENSIONS = (
 )
 _LANGUAGE = re.compile(r"([a-z]{2,3})(-[a-z]{4})?(-(?:[a-z]{2}|[0-9]{3}))?(?:[-_]([a-z]{3,}))?", re.IGNORECASE)
 _KIND = re.compile(r"ad|cc|hi|sdh|forced|full|dialog(?:ue)?|commentary|lyrics|descriptions?|captions?|subtitles?", re.I)
-
-
-@dataclass(frozen=True)
-class TextTrack:
-    """A timed-text file of a drop. format: srt, vtt, ttml, ass or ssa; language (pt-BR) and kind (sdh, ad) or None."""
-
-    name: str
-    format: str
-    language: str | None
-    kind: str | None
 
 
 @dataclass(frozen=True)

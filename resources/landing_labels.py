@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from model.tasks import TASKS
 from resources.errors import BadInput, one_line, printable
 from resources.landing_rows import number_of, rows_of, span_of
 from resources.landing_untrusted import require_inside
@@ -14,17 +15,6 @@ if TYPE_CHECKING:
 
 LABELS_LIMIT = 256 << 20
 REFUSED_SHOWN = 50  # rows of a label file
-# What a label row carries besides clip_id, title_id, start_s and end_s.
-LABEL_COLUMN = {
-    "ad_relevancy": "labels",
-    "clip_popularity": "score",
-    "clip_tone": "labels",
-    "clip_genre": "labels",
-    "clip_retrieval": "label",
-}
-
-
-LABEL_COLUMNS = {"clip_id", "title_id", "start_s", "end_s", *LABEL_COLUMN.values()}
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,7 @@ def label_file_of(place: Place, task: str) -> File | None:
 def labels_of(task: str, name: str, data: bytes) -> Labels:
     import polars as pl
 
-    column = LABEL_COLUMN[task]
+    column = TASKS[task].label
     types: dict[str, Any] = {"labels": pl.List(pl.String), "score": pl.Float64, "label": pl.Int32}
     schema: dict[str, Any] = {
         "clip_id": pl.String,
@@ -77,7 +67,7 @@ def labels_of(task: str, name: str, data: bytes) -> Labels:
     seen: dict[str, int] = {}
     refused: list[Refused] = []
     refused_rows = 0
-    for number, said in rows_of(name, data, LABEL_COLUMNS):
+    for number, said in rows_of(name, data, {"clip_id", "title_id", "start_s", "end_s", column}):
         try:
             if isinstance(said, BadInput):
                 raise said

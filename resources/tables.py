@@ -7,6 +7,9 @@ Vectors are stored as list<float32>: a fixed-size array writes, but polars then 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from model.modalities import FUSED_DIM, MODALITIES, WIDTHS
+from model.tasks import TASKS
+
 TRACK_FIELDS = ("name", "language", "kind", "format", "sha256")
 TRACKS = f"list<struct<{', '.join(f'{field}: string' for field in TRACK_FIELDS)}>>"
 
@@ -51,7 +54,7 @@ class Table:
 
 TITLE = Column("title_id", "string", "The title: the name of its folder in the landing zone.")
 ENCODER_VERSION = Column("encoder_version", "string", "The encoder's version; newer ones sort after older ones.")
-TASK = Column("task", "string", "ad_relevancy, clip_popularity, clip_tone, clip_genre or clip_retrieval.")
+TASK = Column("task", "string", f"{', '.join([*TASKS][:-1])} or {[*TASKS][-1]}.")
 DATA_VERSION = Column(
     "data_version",
     "string",
@@ -64,8 +67,8 @@ ENCODED_BY = Column("encoder", "string", "The embedding space: model, weights an
 PRESENT = Column("present", "bool", "False where the shot has nothing of this modality; the vector is then all zeros.")
 
 
-def _modality(what: str, length: int) -> tuple[Column, ...]:
-    return (SHOT, Column("embedding", "list<float32>", what, length=length), PRESENT, ENCODED_BY)
+def _modality(name: str, what: str) -> tuple[Column, ...]:
+    return (SHOT, Column("embedding", "list<float32>", what, length=dict(WIDTHS)[name]), PRESENT, ENCODED_BY)
 
 
 def _table(
@@ -135,38 +138,44 @@ TABLES: Mapping[str, Table] = {
             "A video embedding for each shot, from its sampled frames.",
             (TITLE,),
             ("shot_index",),
-            *_modality("The shot's video vector, unit norm.", 768),
+            *_modality("video", "The shot's video vector, unit norm."),
         ),
         _table(
             "audio_embeddings",
             "An audio embedding for each shot, from its samples.",
             (TITLE,),
             ("shot_index",),
-            *_modality("The shot's audio vector.", 768),
+            *_modality("audio", "The shot's audio vector."),
         ),
         _table(
             "text_embeddings",
             "A text embedding for each shot, from the cues heard in it.",
             (TITLE,),
             ("shot_index",),
-            *_modality("The shot's text vector, unit norm.", 768),
+            *_modality("text", "The shot's text vector, unit norm."),
             Column("text", "string", "The words of the shot's cues; empty when nothing is said."),
             Column("track", "string", "The timed-text file used; null when the title has none.", nullable=True),
         ),
         _table(
             "fused_embeddings",
-            "The three embeddings of each shot in one vector: the encoder's input.",
+            "The embeddings of each shot's modalities in one vector: the encoder's input.",
             (TITLE,),
             ("shot_index",),
             SHOT,
             START,
             END,
             Column(
-                "embedding", "list<float32>", "Video, audio and text blocks of 768, together of unit norm.", length=2304
+                "embedding",
+                "list<float32>",
+                f"Blocks of {', '.join(f'{name} ({width})' for name, width in WIDTHS)}, together of unit norm.",
+                length=FUSED_DIM,
             ),
-            Column("has_audio", "bool", "False: the audio block is all zeros."),
-            Column("has_text", "bool", "False: the text block is all zeros."),
-            Column("space", "string", "The embedding spaces of the three blocks and the fusion. Never mix two."),
+            *(
+                Column(f"has_{modality.name}", "bool", f"False: its {modality.name} block is all zeros.", default=False)
+                for modality in MODALITIES
+                if modality.may_be_absent
+            ),
+            Column("space", "string", "The embedding spaces of the blocks and the fusion. Never mix two."),
         ),
         _table(
             "global_embeddings",

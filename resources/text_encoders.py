@@ -1,20 +1,32 @@
 """Turns texts (a shot's cues, a title's metadata) into embeddings."""
 
-import importlib.util
-import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dagster import ConfigurableResource
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
+
+from model.modalities import WIDTHS
+from resources.registry import Registry, implementation, known
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from resources.openai_embeddings import Service, Usage
+    from resources.openai_embeddings import Usage
 
-HASHED = "hashed-ngrams-v1"
-OPENAI_JOINING = "mean-of-parts-v1"
+TEXT_ENCODERS: Registry = {
+    "hashed": "resources.encoders.text.hashed:Hashed",
+    "openai": "resources.encoders.text.openai:OpenAI",
+}
+"""By `kind`. Another one is a class like these (`TextModel`) in a module of its own, and a line here."""
+
+
+class TextModel(Protocol):
+    """One kind of text encoder, made with the settings. See `TextEncoder`; `embed` says what it took, too."""
+
+    def config_key(self) -> str: ...
+    def preflight(self) -> list[str]: ...
+    def embed(self, texts: Sequence[str]) -> "tuple[np.ndarray, Usage | None]": ...
 
 
 class TextEncoder(ConfigurableResource[Any]):
@@ -30,21 +42,24 @@ class TextEncoder(ConfigurableResource[Any]):
     """
 
     kind: str = "hashed"
-    dimensions: int = 768
+    dimensions: int = Field(default=dict(WIDTHS)["text"], ge=1)
     model: str = "text-embedding-3-large"
     base_url: str = ""
     lake: str = ""
-    timeout_s: float = 60.0
-    concurrency: int = 8
-    requests_per_minute: int = 3_000
-    tokens_per_minute: int = 1_000_000
+    timeout_s: float = Field(default=60.0, gt=0)
+    concurrency: int = Field(default=8, ge=1)
+    requests_per_minute: int = Field(default=3_000, ge=1)
+    tokens_per_minute: int = Field(default=1_000_000, ge=1)
     _last_usage: "Usage | None" = PrivateAttr(default=None)
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        return known(TEXT_ENCODERS, kind)
 
     def config_key(self) -> str:
         """What this configuration computes, told without a network: for code versions at load time."""
-        if self.kind == "hashed":
-            return f"{HASHED}:{self.dimensions}"
-        return f"openai:{self.model}:{self.dimensions}:{OPENAI_JOINING}"
+        return self._model().config_key()
 
     def space(self) -> str:
         """The embedding space: vectors of two spaces must never meet. A hosted model is known by its name alone."""
@@ -52,16 +67,7 @@ class TextEncoder(ConfigurableResource[Any]):
 
     def preflight(self) -> list[str]:
         """One sentence for each thing that is missing; empty when the encoder is ready to work. Asks no service."""
-        if self.kind == "hashed":
-            return []
-        if self.kind != "openai":
-            return [f"The text encoder's kind is {self.kind!r}, but it must be 'hashed' or 'openai'."]
-        problems = []
-        if importlib.util.find_spec("openai") is None:
-            problems.append("The text encoder needs the openai package: install it.")
-        if not os.environ.get("OPENAI_API_KEY"):
-            problems.append("The text encoder needs a key for the embedding service: set OPENAI_API_KEY.")
-        return problems
+        return self._model().preflight()
 
     @property
     def last_usage(self) -> "Usage | None":
@@ -73,25 +79,9 @@ class TextEncoder(ConfigurableResource[Any]):
 
         Raises Unavailable when the service cannot be used; what it answered by then is in the cache.
         """
-        if self.kind == "openai":
-            from resources import openai_embeddings
+        vectors, self._last_usage = self._model().embed(texts)
+        return vectors
 
-            vectors, self._last_usage = openai_embeddings.embed(texts, self._service())
-            return vectors
-        from resources.hashed_ngrams import hash_texts
-
-        return hash_texts(texts, self.dimensions)
-
-    def _service(self) -> "Service":
-        from resources.openai_embeddings import Service
-
-        return Service(
-            model=self.model,
-            dimensions=self.dimensions,
-            base_url=self.base_url,
-            lake=self.lake,
-            timeout_s=self.timeout_s,
-            concurrency=self.concurrency,
-            requests_per_minute=self.requests_per_minute,
-            tokens_per_minute=self.tokens_per_minute,
-        )
+    def _model(self) -> TextModel:
+        model: TextModel = implementation(TEXT_ENCODERS, self.kind)(self)
+        return model

@@ -1,26 +1,26 @@
 """Which of a title's timed-text files is used: the dialogue in the title's language."""
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
 
 
-class Track(Protocol):
-    """What `choose_track` needs to know of a timed text track (read from its file name: film.pt-BR.sdh.srt)."""
+@dataclass(frozen=True)
+class TextTrack:
+    """A timed-text file of a drop.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def language(self) -> str | None: ...
-    @property
-    def kind(self) -> str | None: ...
-    @property
-    def format(self) -> str: ...
+    format:         srt, vtt, ttml, ass or ssa.
+    language, kind: as its name says (pt-BR; sdh, ad), or None.
+    sha256:         of its bytes; "" as long as nobody read them.
+    """
+
+    name: str
+    format: str
+    language: str | None
+    kind: str | None
+    sha256: str = ""
 
 
-T = TypeVar("T", bound=Track)
-
-
-def choose_track(tracks: Sequence[T], language: str | None) -> T | None:
+def choose_track(tracks: Sequence[TextTrack], language: str | None) -> TextTrack | None:
     """The track that speaks for a title in `language` (BCP 47, e.g. "en", "pt-BR"; None: unknown), or None of none.
 
     The title's own language comes first: the very tag, else one that begins with the same primary language (pt serves

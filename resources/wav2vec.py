@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
+from model.modalities import WIDTHS
 from model.precision import matmul_dtype
 from resources.errors import Unavailable
 
-DIMENSIONS = 768
+DIMENSIONS = dict(WIDTHS)["audio"]
 RATE = 16_000
 SHORTEST = 400  # samples: the first frame's field of view; shorter shots are padded with zeros
 LONGEST = 30 * RATE  # longer shots are cut into equal chunks

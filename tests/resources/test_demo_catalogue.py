@@ -13,9 +13,10 @@ import av
 import numpy as np
 import pytest
 
+from model.tasks import TASKS
 from resources.demo_catalogue import render_catalogue
 from resources.demo_film import render_film
-from resources.demo_story import FPS, GENRES, SETTINGS, TASKS, tell_story
+from resources.demo_story import FPS, GENRES, SETTINGS, tell_story
 from resources.landing import LandingZone
 from resources.shots import ShotDetector, detect_shots
 from resources.timed_text import read_cues

@@ -387,7 +387,7 @@ def test_the_tables_say_what_they_are(lake: DeltaLake) -> None:
         assert found.metadata().description == declared.description
         assert found.metadata().partition_columns == list(declared.partition_by)
         for field, column in zip(found.schema().fields, declared.columns, strict=True):
-            assert (field.name, field.nullable) == (column.name, column.nullable)
+            assert (field.name, field.nullable) == (column.name, column.nullable or column.default is not None)
             assert field.metadata["comment"] == column.description
         assert found.protocol().min_reader_version == 1, "every Delta reader can open it"
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from resources import tables
+from resources import schemas
 from resources.contracts import violations
 from resources.lake import DeltaLake
 from resources.lake_completion import ContractError
@@ -35,8 +35,8 @@ def declare(*came: Column, gone: str = "", **changed: str) -> None:
 
 def declare_table(table: Table) -> None:
     TABLES[table.name] = table  # type: ignore[index]
-    tables.polars_schema.cache_clear()
-    tables.arrow_schema.cache_clear()
+    schemas.polars_schema.cache_clear()
+    schemas.arrow_schema.cache_clear()
 
 
 @pytest.fixture(autouse=True)

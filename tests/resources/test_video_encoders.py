@@ -215,8 +215,8 @@ def test_preflight_names_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (problem,) = VideoEncoder(kind="clip", model=str(tmp_path)).preflight()
     assert "incomplete" in problem
-    (problem,) = VideoEncoder(kind="oracle").preflight()
-    assert "oracle" in problem
+    with pytest.raises(ValueError, match="'oracle' is unknown; choose descriptors or clip"):
+        VideoEncoder(kind="oracle")
     (problem,) = VideoEncoder(kind="clip", dtype="int4").preflight()
     assert "int4" in problem
     (problem,) = VideoEncoder(kind="clip", model=str(tmp_path), device="cuda:99").preflight()

@@ -1,0 +1,1 @@
+"""What turns shots and texts into vectors."""
