@@ -73,8 +73,7 @@ def child() -> None:
 
     logging.disable(logging.CRITICAL)
     from resources.errors import BadInput
-    from resources.media import probe
-    from resources.media_sound import shot_audio
+    from resources.media import probe, shot_audio
     from resources.shots import ShotDetector, detect_shots
 
     for line in sys.stdin:

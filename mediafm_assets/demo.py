@@ -6,14 +6,13 @@ from mediafm_assets import headless
 from mediafm_assets.evaluation import as_markdown
 from mediafm_assets.profiles import ConfigurationError, resources
 from mediafm_assets.progress import progress_bar
-from resources.lake import DeltaLake
-from resources.tables import TABLES
+from resources.lake import TABLES, DeltaLake
 
 
 def demo() -> int:
     """Render the demo catalogue into the landing zone, materialise everything, say what there is. Returns the exit
     status of the materialisation."""
-    from resources.demo_catalogue import render_catalogue
+    from resources.demo import render_catalogue
 
     configured = resources()
     landing = configured["landing"].uri

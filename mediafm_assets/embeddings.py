@@ -9,11 +9,9 @@ import dagster as dg
 from mediafm_assets.ingest import registered_drop
 from mediafm_assets.materialise import Stage, TitleRun
 from mediafm_assets.versions import title_text
-from resources.audio_encoders import AudioEncoder
-from resources.schemas import vectors
-from resources.text_encoders import TextEncoder
-from resources.timed_text_tracks import TextTrack, choose_track
-from resources.video_encoders import VideoEncoder
+from resources.encoders import AudioEncoder, TextEncoder, VideoEncoder
+from resources.lake import vectors
+from resources.timed_text import TextTrack, choose_track
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +69,7 @@ def audio_embeddings(run: TitleRun, title_id: str) -> "Rows":
     """Embed each shot's sound, decoded in one pass over the audio stream; a silent film's shots have none."""
     import polars as pl
 
-    from resources.media_sound import shot_audio
+    from resources.media import shot_audio
 
     encoder: AudioEncoder = run.resources.audio_encoder
     drop, title = registered_drop(run, title_id)
@@ -87,8 +85,7 @@ def text_embeddings(run: TitleRun, title_id: str) -> "Rows":
     """Give each cue of the title's track to the shots in which it is heard, and embed each shot's words."""
     import polars as pl
 
-    from resources.timed_text import read_cues
-    from resources.timed_text_alignment import align
+    from resources.timed_text import align, read_cues
 
     encoder: TextEncoder = run.resources.text_encoder
     drop, title = registered_drop(run, title_id)

@@ -12,10 +12,8 @@ from mediafm_assets.partitions import TASKS, tasks_partitions
 from mediafm_assets.training import read_encoder
 from mediafm_assets.versions import LABELS_CODE, PROBES_CODE, Catalogue, digest
 from resources.errors import BadInput, printable
-from resources.lake import DeltaLake
-from resources.landing import LandingZone
-from resources.landing_labels import Labels
-from resources.schemas import vectors
+from resources.lake import DeltaLake, vectors
+from resources.landing import Labels, LandingZone
 
 if TYPE_CHECKING:
     import numpy as np

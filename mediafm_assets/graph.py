@@ -7,9 +7,7 @@ import dagster as dg
 
 from mediafm_assets.partitions import titles_partitions
 from mediafm_assets.versions import RECIPES, TITLES_CODE, Shaping, dependencies
-from resources.contracts import checks
-from resources.schemas import column_schema
-from resources.tables import TABLES
+from resources.lake import TABLES, checks, column_schema
 
 OWNERS = ["team:media-ml"]
 

@@ -23,8 +23,7 @@ from mediafm_assets.sensors import PROCESS_TAG, end_runs_of_dead_processes, land
 from mediafm_assets.versions import Catalogue
 from resources.errors import BadInput, one_line
 from resources.lake import DeltaLake
-from resources.landing import LandingZone
-from resources.landing_drops import Drop
+from resources.landing import Drop, LandingZone
 
 
 @dataclass

@@ -11,8 +11,7 @@ from mediafm_assets.materialise import Stage, TitleRun
 from mediafm_assets.partitions import titles_partitions
 from mediafm_assets.versions import drop_version
 from resources.errors import BadInput
-from resources.landing import LandingZone
-from resources.landing_drops import Drop
+from resources.landing import Drop, LandingZone
 from resources.shots import Shot, ShotDetector
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def titles(run: TitleRun, title_id: str) -> "Rows":
     """Probe the film and record what was dropped, with the content hashes that decide what changed."""
     import polars as pl
 
-    from resources.schemas import polars_schema
+    from resources.lake import polars_schema
 
     row = title_row(run.landing, run.landing.drop(title_id))
     whole = {"title_id": title_id, "data_version": drop_version(row), **row}

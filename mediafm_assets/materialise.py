@@ -17,12 +17,9 @@ import dagster as dg
 
 from mediafm_assets.graph import CONTRACT, SHAPING, TITLE_RESOURCES, code_version, contract_spec, title_spec
 from mediafm_assets.versions import RECIPES, Catalogue, Shaping, dependencies
-from resources.contracts import violations
 from resources.errors import BadInput, Unavailable, one_line
-from resources.lake import DeltaLake
-from resources.lake_completion import ContractError
+from resources.lake import TABLES, ContractError, DeltaLake, violations
 from resources.landing import LandingZone
-from resources.tables import TABLES
 
 if TYPE_CHECKING:
     import polars as pl

@@ -11,8 +11,7 @@ import dagster as dg
 
 from mediafm_assets.training import trained_on
 from mediafm_assets.versions import RECIPES, Catalogue
-from resources.lake import DeltaLake
-from resources.tables import TABLES
+from resources.lake import TABLES, DeltaLake
 
 TITLE_TABLES = ("titles", *RECIPES)
 

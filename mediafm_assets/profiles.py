@@ -31,13 +31,11 @@ from mediafm_assets.embeddings import Fusion
 from mediafm_assets.ingest import FrameSampler
 from mediafm_assets.seqclip import SeqClipConfig
 from mediafm_assets.training import Contextualiser, EncoderConfig
-from resources.audio_encoders import AUDIO_ENCODERS, AudioEncoder
+from resources.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, VIDEO_ENCODERS, AudioEncoder, TextEncoder, VideoEncoder
 from resources.lake import DeltaLake
 from resources.landing import LandingZone
 from resources.shots import SHOT_DETECTORS, ShotDetector
-from resources.text_encoders import TEXT_ENCODERS, TextEncoder
 from resources.training import TrainingJob
-from resources.video_encoders import VIDEO_ENCODERS, VideoEncoder
 
 PROJECT = Path(__file__).resolve().parents[1]
 """The checkout: the default landing zone, lake and Dagster instance lie in it."""

@@ -15,8 +15,7 @@ from mediafm_assets.materialise import catalogue_of, explain
 from mediafm_assets.versions import SEQCLIP_CODE, Catalogue, digest
 from resources.errors import BadInput, Unavailable
 from resources.lake import DeltaLake
-from resources.landing import LandingZone
-from resources.landing_pairs import CaptionedClip
+from resources.landing import CaptionedClip, LandingZone
 from resources.training import TrainingJob
 
 if TYPE_CHECKING:
@@ -45,8 +44,8 @@ class SeqClipConfig(dg.ConfigurableResource[Any]):
                 "no CLIP checkpoint to fine-tune is configured; set MEDIAFM_SEQCLIP_BASE to a checkpoint's folder or "
                 "its name on the model hub, or MEDIAFM_VIDEO_ENCODER to clip"
             )
-        from resources.clip import output_dimensions
-        from resources.weights import checkpoint_folder
+        from resources.encoders.video.clip_model import output_dimensions
+        from resources.encoders.weights import checkpoint_folder
 
         folder = checkpoint_folder(self.base)
         output_dimensions(folder)  # refuses what has not two towers
@@ -142,7 +141,7 @@ def seqclip_version(
     catalogue: Catalogue, landing: LandingZone, clips: Sequence[CaptionedClip], base: Path, settings: "FineTuning"
 ) -> str:
     """The version of a fine-tune: of its pairs by content, of the checkpoint that it begins with, of its settings."""
-    from resources.weights import weights_identity
+    from resources.encoders.weights import weights_identity
 
     parts = [SEQCLIP_CODE, weights_identity(base), json.dumps(asdict(settings), sort_keys=True)]
     for (video, title_id), of_film in groupby(clips, key=film_of):

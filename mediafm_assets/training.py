@@ -15,8 +15,7 @@ from mediafm_assets.graph import TITLE_RESOURCES, table_spec
 from mediafm_assets.materialise import Stage, TitleRun, catalogue_of
 from mediafm_assets.versions import ENCODER_CODE, Catalogue, digest
 from resources.errors import BadInput
-from resources.lake import DeltaLake
-from resources.schemas import vectors
+from resources.lake import DeltaLake, vectors
 from resources.training import TrainingJob, begin_run, learning_curve_png
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from resources.lake import DeltaLake
-from resources.tables import TABLES
-from resources.timed_text_tracks import TextTrack, choose_track
+from resources.lake import TABLES, DeltaLake
+from resources.timed_text import TextTrack, choose_track
 
 
 class Shaping(Protocol):

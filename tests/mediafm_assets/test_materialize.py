@@ -19,8 +19,7 @@ from mediafm_assets.cli import main
 from mediafm_assets.evaluation import REPRESENTATIONS
 from mediafm_assets.partitions import TASKS
 from mediafm_assets.plan import GROWTH_BEFORE_TRAINING
-from resources.contracts import violations
-from resources.tables import TABLES
+from resources.lake import TABLES, violations
 from tests.mediafm_assets.conftest import Drop, Places
 
 

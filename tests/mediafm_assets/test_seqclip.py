@@ -19,7 +19,7 @@ from mediafm_assets.cli import main
 from mediafm_assets.definitions import defs
 from mediafm_assets.profiles import resources
 from mediafm_assets.sensors import automation
-from resources.video_encoders import VideoEncoder
+from resources.encoders import VideoEncoder
 from tests.mediafm_assets.conftest import Places
 from tests.resources.checkpoints import save_clip, save_siglip2, save_wav2vec, text_vectors
 

@@ -27,7 +27,7 @@ from model.seqclip import (
     recalls,
     write_pairs,
 )
-from resources.video_encoders import VideoEncoder
+from resources.encoders import VideoEncoder
 from tests.resources.checkpoints import save_clip, text_vectors
 
 ROOT = Path(__file__).parents[2]

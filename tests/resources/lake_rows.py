@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from resources.schemas import polars_schema
-from resources.tables import TABLES
+from resources.lake import TABLES, polars_schema
 
 
 def vectors(n: int, length: int, seed: int = 0) -> np.ndarray:

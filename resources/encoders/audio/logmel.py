@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from resources.audio_encoders import AudioEncoder
+    from resources.encoders.audio.encoder import AudioEncoder
 
 
 class LogMel:
@@ -23,6 +23,6 @@ class LogMel:
         return []
 
     def embed(self, shots: "Iterable[np.ndarray]") -> "Iterator[np.ndarray | None]":
-        from resources.log_mel import describe_samples
+        from resources.encoders.audio.mel_statistics import describe_samples
 
         return (describe_samples(samples) if len(samples) else None for samples in shots)

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from resources.encoders.weights import checkpoint_folder, device_problems, torch_device, weights_identity
 from resources.errors import Unavailable
-from resources.weights import checkpoint_folder, device_problems, torch_device, weights_identity
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from resources.audio_encoders import AudioEncoder
-    from resources.wav2vec import Wav2Vec
+    from resources.encoders.audio.encoder import AudioEncoder
+    from resources.encoders.audio.wav2vec2_model import Wav2Vec
 
 POOLING = "mean-over-time-v1"
 
@@ -39,7 +39,7 @@ class Wav2Vec2:
         return self._wav2vec().embed_shots(shots, self._settings.batch_seconds)
 
     def _wav2vec(self) -> "Wav2Vec":
-        from resources import wav2vec
+        from resources.encoders.audio import wav2vec2_model as wav2vec
 
         folder, device = checkpoint_folder(self._settings.model), torch_device(self._settings.device)
         return wav2vec.load(folder, weights_identity(folder), device, self._settings.dtype)

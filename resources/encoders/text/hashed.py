@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from resources.text_encoders import TextEncoder
+    from resources.encoders.text.encoder import TextEncoder
 
 
 class Hashed:
@@ -20,6 +20,6 @@ class Hashed:
         return []
 
     def embed(self, texts: Sequence[str]) -> "tuple[np.ndarray, None]":
-        from resources.hashed_ngrams import hash_texts
+        from resources.encoders.text.hashed_ngrams import hash_texts
 
         return hash_texts(texts, self._dimensions), None

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from resources.openai_embeddings import Usage
-    from resources.text_encoders import TextEncoder
+    from resources.encoders.text.encoder import TextEncoder
+    from resources.encoders.text.openai_service import Usage
 
 JOINING = "mean-of-parts-v1"
 
@@ -30,7 +30,7 @@ class OpenAI:
         return problems
 
     def embed(self, texts: Sequence[str]) -> "tuple[np.ndarray, Usage]":
-        from resources import openai_embeddings
+        from resources.encoders.text import openai_service as openai_embeddings
 
         asked = self._settings
         service = openai_embeddings.Service(

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from resources.encoders.weights import checkpoint_folder, device_problems, torch_device, weights_identity
 from resources.errors import Unavailable
-from resources.weights import checkpoint_folder, device_problems, torch_device, weights_identity
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from resources.clip import Clip
-    from resources.video_encoders import VideoEncoder
+    from resources.encoders.video.clip_model import Clip
+    from resources.encoders.video.encoder import VideoEncoder
 
 POOLING = "norm-mean-norm-v1"
 
@@ -39,7 +39,7 @@ class ClipFrames:
         return self._clip().embed_shots(shots, self._settings.batch_size)
 
     def _clip(self) -> "Clip":
-        from resources import clip
+        from resources.encoders.video import clip_model as clip
 
         folder, device = checkpoint_folder(self._settings.model), torch_device(self._settings.device)
         return clip.load(folder, weights_identity(folder), device, self._settings.dtype)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from resources.video_encoders import VideoEncoder
+    from resources.encoders.video.encoder import VideoEncoder
 
 
 class Descriptors:
@@ -23,6 +23,6 @@ class Descriptors:
         return []
 
     def embed(self, shots: Iterable[Sequence[bytes]]) -> "Iterator[np.ndarray]":
-        from resources.visual_descriptors import describe_shot
+        from resources.encoders.video.visual_descriptors import describe_shot
 
         return map(describe_shot, shots)
