@@ -47,8 +47,10 @@ def changed_fields(table: str, log: DeltaLog) -> "list[pa.Field]":
                 f"holds {field.name} as {there.type}, and not as {field.type}, as declared; give the column another "
                 f"name. {_OR_MAKE_ANEW}"
             )
-        if there is None or (field.nullable and not there.nullable):
+        if there is None:
             changed.append(field)
+        elif field.nullable and not there.nullable:
+            changed.append(there.with_nullable(True))  # as it was described: Delta takes no other description here
     gone = [field.with_nullable(True) for field in of_table.values() if not field.nullable]
     return changed + gone
 

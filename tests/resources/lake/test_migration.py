@@ -133,6 +133,15 @@ def test_creating_the_tables_changes_them_once_and_in_one_commit(lake: DeltaLake
     assert DeltaTable(lake.table_uri("shots")).protocol().min_reader_version == 1
 
 
+def test_a_column_that_may_be_null_by_now_and_is_described_otherwise_becomes_nullable(lake: DeltaLake) -> None:
+    before = data_files(lake)
+    declare(Column("detector", "string", "Another description.", nullable=True), gone="detector")
+    write_one_more(lake)
+    lake.write("shots", {"title_id": "d"}, rows("shots", 2).with_columns(detector=pl.lit(None, pl.String)), "v-d")
+    assert before.items() <= data_files(lake).items()
+    assert lake.scan("shots").filter(pl.col("detector").is_null()).collect()["title_id"].unique().to_list() == ["d"]
+
+
 def test_two_processes_that_bring_the_columns_at_once_lose_nothing(lake: DeltaLake) -> None:
     program = """
 import sys
