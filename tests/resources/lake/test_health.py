@@ -15,12 +15,12 @@ from typing import Any
 import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from tests.resources.lake.test_delta import HOSTILE_KEYS, REPOSITORY
 
 from resources import scratch
 from resources.lake import TABLES, Damaged, DeltaLake, PartitionMissing, polars_schema
 from resources.lake.delta import COPIED_FROM
 from resources.scratch import scratch_folder
+from tests.resources.lake.test_delta import HOSTILE_KEYS, REPOSITORY
 from tests.resources.lake_rows import partition, rows
 
 DAY_S = 24 * 3600
