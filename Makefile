@@ -29,4 +29,4 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 	# The same as on a plain laptop, where number types and kernels are others: what multiplies, on a part of the tests.
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile \
-		tests/model/test_optim.py tests/model/test_train.py tests/resources/test_precision.py tests/resources/test_shots.py
+		tests/model/test_optim.py tests/model/test_train.py tests/resources/encoders/test_precision.py tests/resources/shots/test_shots.py

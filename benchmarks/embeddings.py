@@ -41,12 +41,10 @@ def report(modality: str, vectors: np.ndarray, places: np.ndarray, seconds: floa
 
 
 def main() -> None:
-    from resources.audio_encoders import AudioEncoder
+    from resources.encoders import AudioEncoder, TextEncoder, VideoEncoder
     from resources.media import shot_audio
     from resources.shots import ShotDetector, detect_shots
-    from resources.text_encoders import TextEncoder
     from resources.timed_text import align, read_cues
-    from resources.video_encoders import VideoEncoder
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("film", type=Path)

@@ -26,8 +26,7 @@ from transformers import (
     Wav2Vec2Model,
 )
 
-from resources.audio_encoders import AudioEncoder
-from resources.video_encoders import VideoEncoder
+from resources.encoders import AudioEncoder, VideoEncoder
 
 RATE = 16_000
 

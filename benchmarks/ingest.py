@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resources.media import read_frames, shot_audio
-from resources.pictures import scaled
+from resources.media.pictures import scaled
 from resources.shots import CutDetector, ShotDetector, detect_shots
-from resources.transnet import TransNetCuts
+from resources.shots.transnet import TransNetCuts
 
 SINTEL = Path(__file__).resolve().parents[2] / "shared" / "media" / "titles" / "sintel-trailer" / "sintel-trailer.mp4"
 

@@ -107,7 +107,7 @@ def main() -> None:
 
 def measure(root: Path, titles: int, shots: int, seeds: int) -> None:
     from mediafm_assets.commands.cli import main as mediafm
-    from resources.demo_catalogue import render_catalogue
+    from resources.demo import render_catalogue
     from resources.lake import DeltaLake
 
     os.environ |= {

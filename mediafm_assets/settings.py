@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import dagster as dg
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from resources.audio_encoders import AudioEncoder
+from resources.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, VIDEO_ENCODERS, AudioEncoder, TextEncoder, VideoEncoder
 from resources.errors import BadInput, Unavailable, printable
 from resources.lake import DeltaLake
 from resources.landing import LandingZone
-from resources.shots import ShotDetector
-from resources.text_encoders import TextEncoder
+from resources.shots import SHOT_DETECTORS, ShotDetector
 from resources.training import TrainingJob
-from resources.video_encoders import VideoEncoder
 
 if TYPE_CHECKING:
     from model.config import Config
@@ -27,10 +25,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 """The checkout: the default landing zone, lake and Dagster instance lie in it."""
 
 Profile = Literal["embedded", "reference"]
-SHOT_DETECTORS = ("transnetv2", "adaptive")
-VIDEO_ENCODERS = ("descriptors", "clip")
-AUDIO_ENCODERS = ("logmel", "wav2vec2")
-TEXT_ENCODERS = ("hashed", "openai")
 FusionKind = Literal["balanced", "as_published"]
 
 
@@ -128,8 +122,8 @@ class SeqClipConfig(dg.ConfigurableResource[Any]):
                 "no CLIP checkpoint to fine-tune is configured; set MEDIAFM_SEQCLIP_BASE to a checkpoint's folder or "
                 "its name on the model hub, or MEDIAFM_VIDEO_ENCODER to clip"
             )
-        from resources.clip import output_dimensions
-        from resources.weights import checkpoint_folder
+        from resources.encoders.video.clip_model import output_dimensions
+        from resources.encoders.weights import checkpoint_folder
 
         folder = checkpoint_folder(self.base)
         output_dimensions(folder)  # refuses what has not two towers
@@ -275,7 +269,6 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
     asked = environment(env)
     profile = PROFILES[asked.profile]
     video, text = asked.video_encoder or profile.video, asked.text_encoder or profile.text
-    paid_for = f"{asked.lake.rstrip('/')}/text_cache"
     return {
         "titles_per_run": asked.titles_per_run,
         "landing": LandingZone(uri=asked.landing),
@@ -284,9 +277,9 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "frame_sampler": FrameSampler(frames_per_shot=asked.frames_per_shot),
         "video_encoder": VideoEncoder(kind=video, model=asked.video_model),
         "audio_encoder": AudioEncoder(kind=asked.audio_encoder or profile.audio, model=asked.audio_model),
-        "text_encoder": TextEncoder(kind=text, model=asked.text_model, dimensions=768, cache=paid_for),
+        "text_encoder": TextEncoder(kind=text, model=asked.text_model, lake=asked.lake),
         "title_encoder": TextEncoder(
-            kind=text, model=asked.text_model, dimensions=3072 if text == "openai" else 768, cache=paid_for
+            kind=text, model=asked.text_model, dimensions=3072 if text == "openai" else 768, lake=asked.lake
         ),
         "fusion": Fusion(kind=asked.fusion),
         "encoder_config": EncoderConfig(preset=asked.encoder or profile.encoder, overrides=asked.encoder_overrides),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from resources.demo_catalogue import render_catalogue
+from resources.demo import render_catalogue
 
 SHARED_MEDIA = Path(__file__).parents[2] / "shared" / "media"
 

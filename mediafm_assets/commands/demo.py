@@ -6,14 +6,13 @@ from mediafm_assets.commands import headless
 from mediafm_assets.commands.progress import progress_bar
 from mediafm_assets.defs.evaluation import as_markdown
 from mediafm_assets.settings import ConfigurationError, resources
-from resources.lake import DeltaLake
-from resources.tables import TABLES
+from resources.lake import TABLES, DeltaLake
 
 
 def demo() -> int:
     """Render the demo catalogue into the landing zone, materialise everything, say what there is. Returns the exit
     status of the materialisation."""
-    from resources.demo_catalogue import render_catalogue
+    from resources.demo import render_catalogue
 
     configured = resources()
     landing = configured["landing"].uri

@@ -8,26 +8,22 @@ from mediafm_assets.defs.ingest import registered_drop
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import TextTrack, title_text
-from model.modalities import MODALITIES
-from resources.audio_encoders import AudioEncoder
-from resources.tables import vectors
-from resources.text_encoders import TextEncoder
+from model.modalities import MODALITIES, WIDTHS
+from resources.encoders import AudioEncoder, TextEncoder, VideoEncoder
+from resources.lake import vectors
 from resources.timed_text import choose_track
-from resources.video_encoders import VideoEncoder
 
 if TYPE_CHECKING:
     import numpy as np
 
     from mediafm_assets.graph.materialise import Rows
 
-WIDTH = 768
 
-
-def embedding_rows(vectors: "Sequence[np.ndarray | None]", encoder: str) -> "dict[str, Any]":
+def embedding_rows(modality: str, vectors: "Sequence[np.ndarray | None]", encoder: str) -> "dict[str, Any]":
     """Columns of an embedding table; a shot without the modality is a zero vector whose `present` is false."""
     import numpy as np
 
-    absent = np.zeros(WIDTH, dtype=np.float32)
+    absent = np.zeros(dict(WIDTHS)[modality], dtype=np.float32)
     return {
         "shot_index": range(len(vectors)),
         "embedding": [absent if vector is None else vector for vector in vectors],
@@ -49,7 +45,7 @@ def video_embeddings(run: TitleRun, title_id: str) -> "Rows":
     frames = run.read("shot_frames", title_id)
     shots = frames.group_by("shot_index", maintain_order=True).agg("jpeg")["jpeg"]
     made = list(encoder.embed(jpegs.to_list() for jpegs in shots))
-    yield "video_embeddings", pl.DataFrame(embedding_rows(made, encoder.space()))
+    yield "video_embeddings", pl.DataFrame(embedding_rows("video", made, encoder.space()))
 
 
 def audio_embeddings(run: TitleRun, title_id: str) -> "Rows":
@@ -65,7 +61,7 @@ def audio_embeddings(run: TitleRun, title_id: str) -> "Rows":
     if title["has_audio"]:
         with run.landing.local(drop, drop.media) as film:
             made = list(encoder.embed(shot_audio(film, spans, language=title["language"])))
-    yield "audio_embeddings", pl.DataFrame(embedding_rows(made, encoder.space()))
+    yield "audio_embeddings", pl.DataFrame(embedding_rows("audio", made, encoder.space()))
 
 
 def text_embeddings(run: TitleRun, title_id: str) -> "Rows":
@@ -92,7 +88,7 @@ def text_embeddings(run: TitleRun, title_id: str) -> "Rows":
     track_name = [track.name if track else None] * len(spans)
     yield (
         "text_embeddings",
-        pl.DataFrame({**embedding_rows(made, encoder.space()), "text": texts, "track": track_name}),
+        pl.DataFrame({**embedding_rows("text", made, encoder.space()), "text": texts, "track": track_name}),
     )
 
 

@@ -17,8 +17,7 @@ from mediafm_assets.graph.versions import Catalogue, digest
 from mediafm_assets.graph.whole import CatalogueRun
 from model.run_folder import RunFolder
 from resources.errors import BadInput
-from resources.lake import DeltaLake
-from resources.tables import vectors
+from resources.lake import DeltaLake, vectors
 from resources.training import learning_curve_png
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from mediafm_assets.graph.whole import CatalogueRun
 from model.modalities import MODALITIES
 from model.tasks import TASKS
 from resources.errors import BadInput, printable
-from resources.lake import DeltaLake
-from resources.tables import vectors
+from resources.lake import DeltaLake, vectors
 
 if TYPE_CHECKING:
     import numpy as np

@@ -71,7 +71,7 @@ def titles(run: TitleRun, title_id: str) -> "Rows":
     """Probe the film and record what was dropped, with the content hashes that decide what changed."""
     import polars as pl
 
-    from resources.tables import polars_schema
+    from resources.lake import polars_schema
 
     row = title_row(run.landing, run.landing.drop(title_id))
     code = run.catalogue.stages.recipe[ROOT].code

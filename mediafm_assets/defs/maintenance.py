@@ -4,8 +4,7 @@ import dagster as dg
 
 from mediafm_assets.graph.plan import discard_damaged
 from mediafm_assets.graph.specs import OWNERS
-from resources.lake import DeltaLake
-from resources.tables import TABLES
+from resources.lake import TABLES, DeltaLake
 
 
 @dg.asset(

@@ -101,7 +101,7 @@ def series_of(catalogue: Catalogue, clip: CaptionedClip) -> str | None:
 
 def seqclip_version(catalogue: Catalogue) -> str:
     """The version of a fine-tune: of its pairs by content, of the checkpoint that it begins with, of its settings."""
-    from resources.weights import weights_identity
+    from resources.encoders.weights import weights_identity
 
     landing: LandingZone = catalogue.resources["landing"]
     code, begins_with = catalogue.stages.recipe["seqclip"].code, weights_identity(catalogue.once(base_folder))

@@ -10,7 +10,7 @@ from mediafm_assets.graph.sensors import seen_now, usable_drops
 from mediafm_assets.graph.specs import contract_spec
 from mediafm_assets.graph.stage import Stage, Stages
 from mediafm_assets.graph.versions import Catalogue
-from resources.tables import TABLES
+from resources.lake import TABLES
 
 
 def asset_checks(stages: Stages) -> Iterator[dg.AssetChecksDefinition]:

@@ -20,9 +20,8 @@ from mediafm_assets.graph.stage import ROOT, Stage, Stages
 from mediafm_assets.graph.versions import Catalogue
 from model.modalities import MODALITIES
 from resources.errors import BadInput, Unavailable, one_line
-from resources.lake import ContractError, DeltaLake
+from resources.lake import TABLES, ContractError, DeltaLake, violations
 from resources.landing import LandingZone
-from resources.tables import TABLES, violations
 
 if TYPE_CHECKING:
     import polars as pl

@@ -13,8 +13,7 @@ from mediafm_assets.graph.partitions import tasks_partitions
 from mediafm_assets.graph.stage import Stage
 from mediafm_assets.graph.versions import Catalogue
 from resources.errors import BadInput
-from resources.lake import DeltaLake
-from resources.tables import TABLES
+from resources.lake import TABLES, DeltaLake
 
 GAP = 8
 """Titles between two of a run that lack nothing: to record them once more costs less than another run."""

@@ -7,7 +7,7 @@ import dagster as dg
 
 from mediafm_assets.graph.partitions import tasks_partitions, titles_partitions
 from mediafm_assets.graph.stage import Stage, Stages
-from resources.tables import TABLES, checks, column_schema
+from resources.lake import TABLES, checks, column_schema
 
 OWNERS = ["team:media-ml"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from resources.tables import TABLES
+from resources.lake import TABLES
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -61,7 +61,7 @@ class Stage:
     due:      scope catalogue: whether the planner makes it now; by default whenever its version is not stored.
     describe: what the UI is told of what is stored, whether it was made just now or found fresh.
     stored:   of what is not a Delta table: the stored versions by partition, as `DeltaLake.data_versions` gives them.
-    about:    of what is not a Delta table: its description. Tables have theirs in `resources.tables`.
+    about:    of what is not a Delta table: its description. Tables have theirs in `resources.lake.tables`.
     uses:     keys of further resources, beside the lake, the landing zone and those that decide values.
     pool:     Dagster's pool, whose limit says how many such steps run at once.
     checks:   functions of the catalogue that give an AssetCheckResult; name and docstring are the check's.
@@ -168,7 +168,7 @@ def _refuse_impossible(stage: Stage, by_table: Mapping[str, Stage], external: Se
         if by_table[recipe.table] is not stage:
             raise ValueError(f"{recipe.table} is made by two stages")
         if recipe.table not in TABLES and stage.stored is None:
-            raise ValueError(f"{recipe.table} is no table of resources.tables; its stage must say `stored`")
+            raise ValueError(f"{recipe.table} is no table of resources.lake.tables; its stage must say `stored`")
         columns = partition_columns(recipe.table, stage.scope)
         if ("title_id" in columns, "task" in columns) != (stage.scope == "title", stage.scope == "task"):
             raise ValueError(f"{recipe.table} is partitioned by {', '.join(columns)}, and its scope is {stage.scope}")

@@ -8,14 +8,13 @@ missing, fresh or stale without Dagster's database, and a step that finds its pa
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar, cast
 
 from mediafm_assets.graph.stage import PARTS, ROOT, Stage, Stages, partition_columns
 from model.modalities import MODALITIES
 from resources.lake import DeltaLake
-from resources.timed_text import choose_track
+from resources.timed_text import TextTrack, choose_track
 
 Found = TypeVar("Found")
 
@@ -68,17 +67,6 @@ def parts_of(row: Mapping[str, Any]) -> dict[str, str]:
         "timed_text": digest(track.name, track.sha256) if track else digest("no timed text"),
         "metadata": digest(title_text(row)),
     }
-
-
-@dataclass(frozen=True)
-class TextTrack:
-    """A timed-text file of a drop, as the table `titles` describes it."""
-
-    name: str
-    language: str | None
-    kind: str | None
-    format: str
-    sha256: str
 
 
 class Catalogue:

@@ -11,7 +11,7 @@ from mediafm_assets.graph.specs import asset_specs
 from mediafm_assets.graph.stage import Stage, Stages
 from mediafm_assets.graph.versions import Catalogue
 from resources.errors import BadInput, Unavailable
-from resources.tables import TABLES
+from resources.lake import TABLES
 
 
 @dataclass

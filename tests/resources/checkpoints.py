@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
+    AutoTokenizer,
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
@@ -41,6 +43,15 @@ def tokenizer(most: int) -> PreTrainedTokenizerFast:
         eos_token="</s>",
         model_max_length=most,
     )
+
+
+def text_vectors(checkpoint: Path, texts: list[str]) -> np.ndarray:
+    """Unit-norm (len(texts), 768): a CLIP checkpoint's text tower, by transformers alone."""
+    tokens = AutoTokenizer.from_pretrained(checkpoint)(texts, padding=True, truncation=True, return_tensors="pt")
+    model = CLIPModel.from_pretrained(checkpoint)
+    with torch.inference_mode():
+        features = model.get_text_features(tokens.input_ids, tokens.attention_mask).pooler_output.numpy()
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
 def _tower(hidden: int) -> dict[str, Any]:

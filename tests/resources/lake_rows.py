@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from resources.tables import TABLES, polars_schema
+from resources.lake import TABLES, polars_schema
 
 
 def vectors(n: int, length: int, seed: int = 0) -> np.ndarray:
@@ -54,6 +54,8 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
         "start_frame": [i * 12 for i in index],
         "end_frame": [(i + 1) * 12 for i in index],
         "detector": ["hand"] * n,
+        "mood": ["calm"] * n,
+        "faces": [2] * n,
         "frame_index": index,
         "time_s": [i * 0.04 for i in index],
         "jpeg": [bytes([seed % 256, i % 256]) * 8 for i in index],
@@ -79,6 +81,9 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
         "lr_muon": [0.02] * n,
         "lr_adamw": [0.001] * n,
         "shots_per_s": [None] * n,
+        "key": [f"{seed:032x}{i:032x}" for i in index],
+        "model": ["text-embedding-3-large"] * n,
+        "dimensions": [768] * n,
         "clip_id": [f"c{i}" for i in index],
         "title_id": ["t"] * n,
         "labels": [["calm", "ün'usual"]] * n,
@@ -120,4 +125,5 @@ def partition(table: str, title_id: str = "t") -> dict[str, str]:
 def stored(table: str, n: int = 4) -> pl.DataFrame:
     """n rows of one partition with all declared columns, as a reader gets them."""
     whole = {**partition(table), "data_version": "0" * 32}
-    return rows(table, n).with_columns(pl.lit(v).alias(k) for k, v in whole.items()).select(list(polars_schema(table)))
+    declared = list(polars_schema(table))
+    return rows(table, n).with_columns(pl.lit(v).alias(k) for k, v in whole.items()).select(declared)

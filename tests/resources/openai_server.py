@@ -1,9 +1,8 @@
-"""A local HTTP server that speaks OpenAI's embeddings, files and batches API, enforces its limits, and fails on cue."""
+"""A local HTTP server that speaks OpenAI's embeddings API, enforces its limits, and fails on cue."""
 
 import base64
 import hashlib
 import json
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -39,9 +38,6 @@ class OpenAIServer:
         self.faults: list[str] = []
         self.requests: list[list[str]] = []  # the inputs of every request that was answered with vectors
         self.attempts: list[float] = []  # when each request came
-        self.files: dict[str, bytes] = {}
-        self.batches: dict[str, dict[str, Any]] = {}
-        self.polls_until_done = 1
         self.widest = 0  # most requests at one moment
         self.answer_takes_s = 0.0
         self._now = 0
@@ -76,19 +72,6 @@ class OpenAIServer:
             "model": body["model"],
             "usage": {"prompt_tokens": n, "total_tokens": n},
         }
-
-    def finish_batch(self, batch: dict[str, Any]) -> None:
-        lines = []
-        for line in self.files[batch["input_file_id"]].decode().splitlines():
-            request = json.loads(line)
-            inputs = request["body"]["input"]
-            status, answer = self.embeddings(
-                {**request["body"], "input": [inputs] if isinstance(inputs, str) else inputs}
-            )
-            response = {"status_code": status, "body": answer}
-            lines.append(json.dumps({"custom_id": request["custom_id"], "response": response, "error": None}))
-        self.files["out-" + batch["id"]] = "\n".join(reversed(lines)).encode()
-        batch |= {"status": "completed", "output_file_id": "out-" + batch["id"]}
 
 
 def refusal(message: str, code: str = "invalid_request_error") -> dict[str, Any]:
@@ -137,45 +120,6 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
                 finally:
                     with server._turn:
                         server._now -= 1
-            elif self.path == "/v1/files":
-                boundary = re.search(r"boundary=(.+)", self.headers["content-type"])
-                assert boundary
-                parts = content.split(b"--" + boundary[1].encode())
-                payload = next(part for part in parts if b'name="file"' in part).split(b"\r\n\r\n", 1)[1]
-                name = f"in-{len(server.files)}"
-                server.files[name] = payload.removesuffix(b"\r\n")
-                self.reply(200, {"id": name, "object": "file", "bytes": len(payload), "purpose": "batch"})
-            elif self.path == "/v1/batches":
-                asked = json.loads(content)
-                lines = server.files[asked["input_file_id"]].count(b"\n")
-                batch = {
-                    "id": f"batch-{len(server.batches)}",
-                    "object": "batch",
-                    "endpoint": asked["endpoint"],
-                    "input_file_id": asked["input_file_id"],
-                    "completion_window": asked["completion_window"],
-                    "created_at": 0,
-                    "status": "failed" if lines > 50_000 else "in_progress",
-                    "metadata": asked["metadata"],
-                    "polls": 0,
-                }
-                server.batches[str(batch["id"])] = batch
-                self.reply(200, batch)
-
-        def do_GET(self) -> None:
-            if not self.allowed():
-                return
-            path = self.path.split("?")[0]
-            if path == "/v1/batches":
-                self.reply(200, {"object": "list", "data": list(server.batches.values()), "has_more": False})
-            elif path.startswith("/v1/batches/"):
-                batch = server.batches[path.rsplit("/", 1)[1]]
-                batch["polls"] += 1
-                if batch["status"] == "in_progress" and batch["polls"] >= server.polls_until_done:
-                    server.finish_batch(batch)
-                self.reply(200, batch)
-            else:
-                self.reply(200, server.files[path.split("/")[3]])
 
         def embed(self, asked: dict[str, Any], fault: str) -> None:
             if fault == "429":

@@ -18,7 +18,7 @@ import pytest
 from mediafm_assets.commands.cli import main
 from mediafm_assets.defs.evaluation import REPRESENTATIONS
 from model.tasks import TASKS
-from resources.tables import TABLES, violations
+from resources.lake import TABLES, violations
 from tests.mediafm_assets.conftest import Drop, Places
 
 

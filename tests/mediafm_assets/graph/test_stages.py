@@ -18,8 +18,8 @@ from mediafm_assets.graph.stage import Recipe, Stage, Stages
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import resources
 from mediafm_assets.stages import all_stages, declared
-from resources import tables
-from resources.tables import DATA_VERSION, ENCODER_VERSION, TABLES, TITLE, Column, Table
+from resources.lake import TABLES, tables
+from resources.lake.tables import DATA_VERSION, ENCODER_VERSION, TITLE, Column, Table
 from tests.mediafm_assets.conftest import Places
 
 TRIAL = '''

@@ -1,0 +1,1 @@
+"""Audio encoders: samples of a shot in, its vector out."""

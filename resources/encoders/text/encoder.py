@@ -1,0 +1,87 @@
+"""Turns texts (a shot's cues, a title's metadata) into embeddings."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dagster import ConfigurableResource
+from pydantic import Field, PrivateAttr, field_validator
+
+from model.modalities import WIDTHS
+from resources.registry import Registry, implementation, known
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from resources.encoders.text.openai_service import Usage
+
+TEXT_ENCODERS: Registry = {
+    "hashed": "resources.encoders.text.hashed:Hashed",
+    "openai": "resources.encoders.text.openai:OpenAI",
+}
+"""By `kind`. Another one is a class like these (`TextModel`) in a module of its own, and a line here."""
+
+
+class TextModel(Protocol):
+    """One kind of text encoder, made with the settings. See `TextEncoder`; `embed` says what it took, too."""
+
+    def config_key(self) -> str: ...
+    def preflight(self) -> list[str]: ...
+    def embed(self, texts: Sequence[str]) -> "tuple[np.ndarray, Usage | None]": ...
+
+
+class TextEncoder(ConfigurableResource[Any]):
+    """Texts in, one unit vector of `dimensions` numbers per text out.
+
+    kind: "hashed" (hashed word and character n-grams; no weights) or "openai" (an embedding model behind OpenAI's API;
+        the key comes from OPENAI_API_KEY).
+    dimensions: length of the vectors; for "openai", what the model is asked for.
+    model: for "openai".
+    base_url: any server that speaks the same API; "" is OpenAI's.
+    lake: URI of the lake whose table `text_cache` keeps what was paid for; "" keeps nothing.
+    timeout_s, concurrency, requests_per_minute, tokens_per_minute: how hard the service is asked.
+    """
+
+    kind: str = "hashed"
+    dimensions: int = Field(default=dict(WIDTHS)["text"], ge=1)
+    model: str = "text-embedding-3-large"
+    base_url: str = ""
+    lake: str = ""
+    timeout_s: float = Field(default=60.0, gt=0)
+    concurrency: int = Field(default=8, ge=1)
+    requests_per_minute: int = Field(default=3_000, ge=1)
+    tokens_per_minute: int = Field(default=1_000_000, ge=1)
+    _last_usage: "Usage | None" = PrivateAttr(default=None)
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        return known(TEXT_ENCODERS, kind)
+
+    def config_key(self) -> str:
+        """What this configuration computes, told without a network: for code versions at load time."""
+        return self._model().config_key()
+
+    def space(self) -> str:
+        """The embedding space: vectors of two spaces must never meet. A hosted model is known by its name alone."""
+        return self.config_key()
+
+    def preflight(self) -> list[str]:
+        """One sentence for each thing that is missing; empty when the encoder is ready to work. Asks no service."""
+        return self._model().preflight()
+
+    @property
+    def last_usage(self) -> "Usage | None":
+        """What the latest `embed` took (texts, cached, sent, requests, tokens, cost_usd); None for "hashed"."""
+        return self._last_usage
+
+    def embed(self, texts: Sequence[str]) -> "np.ndarray":
+        """Unit-norm (len(texts), dimensions) float32; raises ValueError for a blank text.
+
+        Raises Unavailable when the service cannot be used; what it answered by then is in the cache.
+        """
+        vectors, self._last_usage = self._model().embed(texts)
+        return vectors
+
+    def _model(self) -> TextModel:
+        model: TextModel = implementation(TEXT_ENCODERS, self.kind)(self)
+        return model

@@ -1,0 +1,46 @@
+"""The text encoder that is an embedding model behind OpenAI's API."""
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from resources.encoders.text.encoder import TextEncoder
+    from resources.encoders.text.openai_service import Usage
+
+JOINING = "mean-of-parts-v1"
+
+
+class OpenAI:
+    def __init__(self, settings: "TextEncoder") -> None:
+        self._settings = settings
+
+    def config_key(self) -> str:
+        return f"openai:{self._settings.model}:{self._settings.dimensions}:{JOINING}"
+
+    def preflight(self) -> list[str]:
+        problems = []
+        if importlib.util.find_spec("openai") is None:
+            problems.append("The text encoder needs the openai package: install it.")
+        if not os.environ.get("OPENAI_API_KEY"):
+            problems.append("The text encoder needs a key for the embedding service: set OPENAI_API_KEY.")
+        return problems
+
+    def embed(self, texts: Sequence[str]) -> "tuple[np.ndarray, Usage]":
+        from resources.encoders.text import openai_service as openai_embeddings
+
+        asked = self._settings
+        service = openai_embeddings.Service(
+            model=asked.model,
+            dimensions=asked.dimensions,
+            base_url=asked.base_url,
+            lake=asked.lake,
+            timeout_s=asked.timeout_s,
+            concurrency=asked.concurrency,
+            requests_per_minute=asked.requests_per_minute,
+            tokens_per_minute=asked.tokens_per_minute,
+        )
+        return openai_embeddings.embed(texts, service)

@@ -1,0 +1,1 @@
+"""Video encoders: sampled frames of a shot in, its vector out."""

@@ -1,0 +1,22 @@
+"""The lake: Delta tables, declared once, written whole or not at all."""
+
+from resources.lake.completion import ContractError
+from resources.lake.contracts import checks, violations
+from resources.lake.delta import DeltaLake, PartitionMissing
+from resources.lake.reading import Damaged
+from resources.lake.schemas import arrow_schema, column_schema, polars_schema, vectors
+from resources.lake.tables import TABLES
+
+__all__ = [
+    "TABLES",
+    "ContractError",
+    "Damaged",
+    "DeltaLake",
+    "PartitionMissing",
+    "arrow_schema",
+    "checks",
+    "column_schema",
+    "polars_schema",
+    "vectors",
+    "violations",
+]

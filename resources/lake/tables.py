@@ -1,0 +1,279 @@
+"""Every table of the lake, declared once: the Delta schema, Dagster's column schema, the checks and docs/tables.md all
+come from here.
+
+Vectors are stored as list<float32>: a fixed-size array writes, but polars then refuses to read it through read_delta.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from model.modalities import FUSED_DIM, MODALITIES, WIDTHS
+from model.tasks import TASKS
+
+TRACK_FIELDS = ("name", "language", "kind", "format", "sha256")
+TRACKS = f"list<struct<{', '.join(f'{field}: string' for field in TRACK_FIELDS)}>>"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    type:   string, int32, int64, float64, bool, binary, timestamp (microseconds, UTC), list<string>, list<int64>,
+            list<float32> (a vector) or `TRACKS` (the timed-text files of a drop).
+    length: of a vector, where it is fixed.
+    default: of a column that is declared of a table that exists: what the lake reads for it in rows that were written
+            before. Other readers of the Delta table see null there.
+    """
+
+    name: str
+    type: str
+    description: str
+    nullable: bool = False
+    length: int | None = None
+    default: str | int | float | bool | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table.
+
+    partition_by: its partition columns; they are also its first columns. A table without any is only added to, and its
+                  rows have no data version.
+    key:          columns that name a row within a partition.
+    """
+
+    name: str
+    description: str
+    partition_by: tuple[str, ...]
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+
+TITLE = Column("title_id", "string", "The title: the name of its folder in the landing zone.")
+ENCODER_VERSION = Column("encoder_version", "string", "The encoder's version; newer ones sort after older ones.")
+TASK = Column("task", "string", f"{', '.join([*TASKS][:-1])} or {[*TASKS][-1]}.")
+DATA_VERSION = Column(
+    "data_version",
+    "string",
+    "Hash of everything the partition was made from; equal versions hold equal data. The same in all its rows.",
+)
+SHOT = Column("shot_index", "int32", "The shot's number in its title, from 0.")
+START = Column("start_s", "float64", "Where it begins, in seconds from the start of the media.")
+END = Column("end_s", "float64", "Where it ends (exclusive), in seconds from the start of the media.")
+ENCODED_BY = Column("encoder", "string", "The embedding space: model, weights and preprocessing. Never mix two.")
+PRESENT = Column("present", "bool", "False where the shot has nothing of this modality; the vector is then all zeros.")
+
+
+def _modality(name: str, what: str) -> tuple[Column, ...]:
+    return (SHOT, Column("embedding", "list<float32>", what, length=dict(WIDTHS)[name]), PRESENT, ENCODED_BY)
+
+
+def _table(
+    name: str, description: str, partition_by: tuple[Column, ...], key: tuple[str, ...], *columns: Column
+) -> Table:
+    # data_version stands before the rest, among the columns whose minimum and maximum the Delta log keeps.
+    names = tuple(column.name for column in partition_by)
+    return Table(name, description, names, key, (*partition_by, DATA_VERSION, *columns))
+
+
+TABLES: Mapping[str, Table] = {
+    table.name: table
+    for table in (
+        _table(
+            "titles",
+            "A title that landed: its metadata, its film as probed, and the hashes that decide what changed.",
+            (TITLE,),
+            (),
+            Column("title", "string", "Its name."),
+            Column("type", "string", "movie, episode, trailer, …"),
+            Column("synopsis", "string", "Its synopsis; empty when none was given."),
+            Column("tags", "list<string>", "Its tags."),
+            Column("genres", "list<string>", "Its genres, as given."),
+            Column("language", "string", "Language of dialogue and of the timed text used (BCP 47).", nullable=True),
+            Column("series_id", "string", "The series it belongs to; splits never cut through one.", nullable=True),
+            Column("media_uri", "string", "Where the film lay when it was registered."),
+            Column("media_sha256", "string", "SHA-256 of the film's bytes."),
+            Column("duration_s", "float64", "Length in seconds."),
+            Column(
+                "fps",
+                "float64",
+                "Average frame rate, where the file tells; frames have their own times.",
+                nullable=True,
+            ),
+            Column("width", "int32", "Width in pixels as displayed: upright, with square pixels."),
+            Column("height", "int32", "Height in pixels as displayed."),
+            Column("has_audio", "bool", "Whether the film has a sound track that can be decoded."),
+            Column("text_tracks", TRACKS, "Its timed-text files; language and kind are null where unknown."),
+            Column("extra", "string", "Keys of title.json that this project does not know, as JSON."),
+            Column("drop_fingerprint", "string", "Cheap fingerprint (names, sizes, times) of the drop as registered."),
+            Column("landed_at", "timestamp", "When its title.json was written."),
+        ),
+        _table(
+            "shots",
+            "A shot: half-open ranges of frames and seconds that tile the title without gap or overlap.",
+            (TITLE,),
+            ("shot_index",),
+            SHOT,
+            START,
+            END,
+            Column("start_frame", "int64", "Its first frame, counted from 0 in display order."),
+            Column("end_frame", "int64", "The frame after its last."),
+            Column("detector", "string", "What found the cuts, with its parameters."),
+        ),
+        _table(
+            "shot_frames",
+            "Sampled frames of each shot, evenly spaced, as JPEG.",
+            (TITLE,),
+            ("frame_index",),
+            SHOT,
+            Column("frame_index", "int64", "The frame's number in the title."),
+            Column("time_s", "float64", "The frame's own time in seconds from the start of the media."),
+            Column("jpeg", "binary", "The picture, upright with square pixels, short side at most 224."),
+        ),
+        _table(
+            "video_embeddings",
+            "A video embedding for each shot, from its sampled frames.",
+            (TITLE,),
+            ("shot_index",),
+            *_modality("video", "The shot's video vector, unit norm."),
+        ),
+        _table(
+            "audio_embeddings",
+            "An audio embedding for each shot, from its samples.",
+            (TITLE,),
+            ("shot_index",),
+            *_modality("audio", "The shot's audio vector."),
+        ),
+        _table(
+            "text_embeddings",
+            "A text embedding for each shot, from the cues heard in it.",
+            (TITLE,),
+            ("shot_index",),
+            *_modality("text", "The shot's text vector, unit norm."),
+            Column("text", "string", "The words of the shot's cues; empty when nothing is said."),
+            Column("track", "string", "The timed-text file used; null when the title has none.", nullable=True),
+        ),
+        _table(
+            "fused_embeddings",
+            "The embeddings of each shot's modalities in one vector: the encoder's input.",
+            (TITLE,),
+            ("shot_index",),
+            SHOT,
+            START,
+            END,
+            Column(
+                "embedding",
+                "list<float32>",
+                f"Blocks of {', '.join(f'{name} ({width})' for name, width in WIDTHS)}, together of unit norm.",
+                length=FUSED_DIM,
+            ),
+            *(
+                Column(f"has_{modality.name}", "bool", f"False: its {modality.name} block is all zeros.", default=False)
+                for modality in MODALITIES
+                if modality.may_be_absent
+            ),
+            Column("space", "string", "The embedding spaces of the blocks and the fusion. Never mix two."),
+        ),
+        _table(
+            "global_embeddings",
+            "An embedding of each title's metadata: what the [GLOBAL] token tells every shot.",
+            (TITLE,),
+            (),
+            Column("embedding", "list<float32>", "The title's vector, unit norm: 768 or 3072 numbers by encoder."),
+            Column("text", "string", "What was embedded."),
+            ENCODED_BY,
+        ),
+        _table(
+            "encoder",
+            "Trained encoders, a row for each parameter tensor.",
+            (ENCODER_VERSION,),
+            ("name",),
+            Column("name", "string", "The parameter's name."),
+            Column("dtype", "string", "Its number type, in safetensors' terms."),
+            Column("shape", "list<int64>", "Its shape."),
+            Column("data", "binary", "Its numbers: little-endian, row-major."),
+            Column("sha256", "string", "SHA-256 of data."),
+            Column("space", "string", "The embedding spaces that it was trained on and reads. The same in all rows."),
+            Column("config", "string", "JSON: the configuration, and what it was trained on. The same in all rows."),
+            Column("metrics", "string", "JSON: validation figures. The same in all rows."),
+            Column("created_at", "timestamp", "When it was written."),
+        ),
+        _table(
+            "encoder_training",
+            "How each encoder's training went, a row for each report.",
+            (ENCODER_VERSION,),
+            ("step", "split"),
+            Column("step", "int64", "Optimiser steps taken."),
+            Column("split", "string", "train or validation."),
+            Column("loss", "float64", "Mean loss over masked shots: 1 - cosine."),
+            Column("cosine", "float64", "Mean cosine at masked shots.", nullable=True),
+            Column("lr_muon", "float64", "Muon's learning rate at the step.", nullable=True),
+            Column("lr_adamw", "float64", "AdamW's learning rate at the step.", nullable=True),
+            Column("shots_per_s", "float64", "Shots trained per second since the last report.", nullable=True),
+        ),
+        _table(
+            "contextual_embeddings",
+            "Each shot in the context of its title: the encoder's output.",
+            (ENCODER_VERSION, TITLE),
+            ("shot_index",),
+            SHOT,
+            START,
+            END,
+            Column("embedding", "list<float32>", "The contextual vector; its length is the encoder's width."),
+        ),
+        _table(
+            "failures",
+            "Titles that could not be finished the last time: where and why. A title's row goes when it is finished.",
+            (TITLE,),
+            (),
+            Column("stage", "string", "The table that could not be made."),
+            Column("reason", "string", "What failed, why, what to do, in one sentence."),
+            Column("attempt", "string", "Hash of what was read; while it is the same, nothing tries again by itself."),
+            Column("run_id", "string", "The Dagster run."),
+            Column("failed_at", "timestamp", "When."),
+        ),
+        _table(
+            "clip_labels",
+            "Labelled clips, as dropped into the landing zone.",
+            (TASK,),
+            ("clip_id",),
+            Column("clip_id", "string", "The clip."),
+            TITLE,
+            START,
+            END,
+            Column("labels", "list<string>", "Labels, for the multi-label tasks.", nullable=True),
+            Column("score", "float64", "Click-through rate, for clip_popularity.", nullable=True),
+            Column("label", "int32", "1 for clip-worthy, else 0, for clip_retrieval.", nullable=True),
+        ),
+        _table(
+            "probe_metrics",
+            "What linear probes on each representation score on each task, for each encoder.",
+            (ENCODER_VERSION,),
+            ("task", "representation"),
+            TASK,
+            Column("representation", "string", "What was probed."),
+            Column("metric", "string", "The task's published metric."),
+            Column("value", "float64", "The score; null when there are too few labels (see note).", nullable=True),
+            Column("ci_low", "float64", "Lower end of its 95 % interval, bootstrapped over titles.", nullable=True),
+            Column("ci_high", "float64", "Upper end.", nullable=True),
+            Column("n_clips", "int32", "Labelled clips used."),
+            Column("n_titles", "int32", "Titles they come from."),
+            Column("note", "string", "Why there is no number.", nullable=True),
+        ),
+        Table(
+            "text_cache",
+            "Text embeddings that a service was paid for, by content, so that none is paid for twice.",
+            (),
+            ("key",),
+            (
+                Column("key", "string", "SHA-256, in hex, over model, dimensions and text."),
+                Column("model", "string", "The service's model."),
+                Column("dimensions", "int32", "Numbers of the vector."),
+                Column("embedding", "list<float32>", "The text's vector, unit norm."),
+            ),
+        ),
+    )
+}

@@ -1,0 +1,148 @@
+"""What a title's folder holds: title.json, one film, and timed text whose names say language and kind."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from resources.errors import BadInput, one_line, printable
+from resources.landing.places import TITLE_JSON_LIMIT, File, Place
+from resources.landing.untrusted import require_inside, strict_json
+from resources.timed_text.tracks import TextTrack
+
+TEXT_FORMATS = {".srt": "srt", ".vtt": "vtt", ".ttml": "ttml", ".dfxp": "ttml", ".ass": "ass", ".ssa": "ssa"}
+MEDIA_EXTENSIONS = (
+    *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+    *(".mts", ".mxf", ".ogm", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+)
+_LANGUAGE = re.compile(r"([a-z]{2,3})(-[a-z]{4})?(-(?:[a-z]{2}|[0-9]{3}))?(?:[-_]([a-z]{3,}))?", re.IGNORECASE)
+_KIND = re.compile(r"ad|cc|hi|sdh|forced|full|dialog(?:ue)?|commentary|lyrics|descriptions?|captions?|subtitles?", re.I)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A complete title folder.
+
+    `drop_fingerprint` is cheap (32 hex digits over names, sizes and modification times or ETags): a changed value
+    means "look again", not "the content changed". `extra` keeps what title.json said besides the known keys.
+    `landed_at` is title.json's modification time, UTC.
+    """
+
+    title_id: str
+    title: str
+    type: str
+    synopsis: str
+    tags: list[str]
+    genres: list[str]
+    language: str | None
+    series_id: str | None
+    media: str
+    media_uri: str
+    text_tracks: list[TextTrack]
+    extra: dict[str, Any]
+    drop_fingerprint: str
+    landed_at: datetime
+
+
+def metadata_of(place: Place, path: str, files: Mapping[str, File]) -> dict[str, Any]:
+    """What the title.json in the folder `path` says, with the name of the film in any case. Raises BadInput when it, or
+    a file that the title needs, cannot be used."""
+    title_json = files["title.json"]
+    require_inside("title.json", title_json)
+    if not title_json.small_json:
+        raise BadInput(f"title.json is larger than {TITLE_JSON_LIMIT >> 10} KiB; it should hold metadata only")
+    said = parse_title_json(place.read(path, title_json, TITLE_JSON_LIMIT))
+    media = said["media"] if said["media"] is not None else only_media(files)
+    check_files(media, files)
+    return {**said, "media": media}
+
+
+def check_files(media: str, files: Mapping[str, File]) -> None:
+    """Raise BadInput when the film, or a timed-text file beside it, cannot be used."""
+    require_inside(media, files.get(media))
+    for name, file in files.items():
+        if is_timed_text(name):
+            require_inside(name, file)
+
+
+def parse_title_json(data: bytes) -> dict[str, Any]:
+    try:
+        said = strict_json(data.decode("utf-8-sig"))
+    except ValueError as error:
+        raise BadInput(f"title.json is not JSON in UTF-8 ({one_line(error, 160)}); correct the file") from None
+    if not isinstance(said, dict):
+        raise BadInput('title.json is not a JSON object; write {"title": "..."}')
+
+    def take(key: str, fits: Callable[[Any], bool], what: str, default: Any) -> Any:
+        value = said.pop(key, None)
+        if value is None:
+            return default
+        if not fits(value):
+            raise BadInput(f'the "{key}" of title.json is not {what}')
+        return value
+
+    def is_text(value: Any) -> bool:
+        return isinstance(value, str)
+
+    def is_texts(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+    title = take("title", is_text, "a text", None)
+    if title is None or not title.strip():
+        raise BadInput('title.json has no "title"; it is the one thing that it must say')
+    return {
+        "title": title,
+        "type": take("type", is_text, "a text", "movie"),
+        "synopsis": take("synopsis", is_text, "a text", ""),
+        "tags": take("tags", is_texts, "a list of texts", []),
+        "genres": take("genres", is_texts, "a list of texts", []),
+        "language": take("language", is_text, "a text", None),
+        "series_id": take("series_id", is_text, "a text", None),
+        "media": take("media", is_text, "a file name", None),
+        "extra": said,
+    }
+
+
+def is_timed_text(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in TEXT_FORMATS
+
+
+def only_media(files: Iterable[str]) -> str:
+    candidates = [name for name in files if not is_timed_text(name) and not name.lower().endswith(".json")]
+    if len(candidates) > 1:
+        known = [name for name in candidates if os.path.splitext(name)[1].lower() in MEDIA_EXTENSIONS]
+        candidates = known or candidates
+    if not candidates:
+        raise BadInput("the folder has no media file; put the film beside title.json")
+    if len(candidates) > 1:
+        names = ", ".join(printable(name) for name in candidates[:4])
+        raise BadInput(
+            f'the folder has several files that could be the film ({names}); name one as "media" in title.json'
+        )
+    return candidates[0]
+
+
+def track_of(name: str, media: str) -> TextTrack:
+    """Read language and kind out of a name: film.en.srt, film.de.sdh.vtt, film.pt-BR.ttml, en.srt."""
+    stem, extension = os.path.splitext(name)
+    film = os.path.splitext(media)[0]
+    if stem.lower() == film.lower():
+        words = []
+    elif stem.lower().startswith(film.lower() + "."):
+        words = stem[len(film) + 1 :].split(".")
+    else:
+        words = stem.split(".")
+        words = words[1:] if len(words) > 1 else words
+    language = kind = None
+    for word in reversed(words):
+        if kind is None and _KIND.fullmatch(word):
+            kind = word.lower()
+        elif language is None and (parts := _LANGUAGE.fullmatch(word)):
+            primary, script, region, suffix = parts.groups(default="")
+            language = primary.lower() + script.title() + region.upper()
+            kind = kind or suffix.lower() or None
+        else:
+            break
+    return TextTrack(name, TEXT_FORMATS[extension.lower()], language, kind)

