@@ -65,8 +65,8 @@ def scene_embeddings(
 ) -> NDArray[np.float32]:
     """A unit vector for each scene: the mean of its shots' unit vectors.
 
-    vectors: (n, d). first, last: (m,) as in `Scenes`. Returns (m, d); zeros where a scene's shots are all zeros or cancel
-    each other out.
+    vectors: (n, d). first, last: (m,) as in `Scenes`. Returns (m, d); zeros where a scene's shots are all zeros or
+    cancel each other out.
     """
     directions = _unit(np.asarray(vectors, dtype=np.float64))
     sums = np.array([directions[a : b + 1].sum(axis=0) for a, b in zip(first, last, strict=True)])
