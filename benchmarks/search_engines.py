@@ -346,8 +346,15 @@ class DuckDbVss:
             found = base.execute(f"SELECT row FROM shots ORDER BY {nearest} LIMIT {K}", [query.tolist()])  # noqa: S608
             return found.fetchnumpy()["row"]
 
+        return search
+
     def replace(self, number: int, rows: Vectors) -> None:
-        raise NotImplementedError
+        base = self._base()
+        base.execute("DELETE FROM shots WHERE row // ? = ?", [TITLE, number])
+        part = {"row": np.arange(number * TITLE, (number + 1) * TITLE), "vector": np.asarray(rows, np.float32)}
+        base.execute("INSERT INTO shots SELECT * FROM part")
+        base.execute("CHECKPOINT")
+        del part
 
 
 ENGINES = {
