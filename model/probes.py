@@ -118,12 +118,12 @@ def _probe(
         predicted = _out_of_fold(matrix, rates[:, None], groups, folds, _fit_ridge)[:, 0]
         score: Callable[[NDArray[np.int64]], float] = _tau_within_titles(rates, predicted, groups)
     else:
-        truth = _multi_hot(TASKS[task], targets, groups)
+        truth = label_columns(TASKS[task], targets, groups)[1]
         if not truth.shape[1]:
             return without_number(
                 f"too few labels: no label has {MINIMUM_POSITIVES} clips in two titles, and as many without"
             )
-        score = _average_precision(task, truth, _out_of_fold(matrix, truth, groups, folds, _fit_logistic))
+        score = _average_precision(task, truth, _out_of_fold(matrix, truth, groups, folds, fit_logistic))
     value = score(np.arange(len(groups)))
     if not np.isfinite(value):
         return without_number("too few labels: no title has two clips of different score")
@@ -131,9 +131,11 @@ def _probe(
     return ProbeResult(metric, value, low, high, len(titles), n_titles, None)
 
 
-def _multi_hot(task: Task, targets: Sequence[Any], groups: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """(n, labels) bool, for the labels that are frequent enough to be learnt."""
+def label_columns(task: Task, targets: Sequence[Any], groups: NDArray[np.str_]) -> tuple[list[str], NDArray[np.bool_]]:
+    """The labels that are frequent enough to be learnt, and (n, labels) bool, which clips have them. A task of zeros
+    and ones has one label, its own name."""
     if task.label == "label":
+        names: Sequence[str] = [task.name]
         truth = np.asarray(targets, dtype=bool)[:, None]
     else:
         names = task.labels or sorted({label for labels in targets for label in labels})
@@ -142,7 +144,7 @@ def _multi_hot(task: Task, targets: Sequence[Any], groups: NDArray[np.str_]) -> 
         MINIMUM_POSITIVES <= column.sum() <= len(column) - MINIMUM_POSITIVES and len(set(groups[column])) > 1
         for column in truth.T
     ]
-    return truth[:, np.asarray(enough, dtype=bool)]
+    return [name for name, kept in zip(names, enough, strict=True) if kept], truth[:, np.asarray(enough, dtype=bool)]
 
 
 def _out_of_fold(
@@ -156,13 +158,13 @@ def _out_of_fold(
     predicted = np.zeros(truth.shape)
     for training, held_out in GroupKFold(folds).split(features, groups=groups):
         scaler = StandardScaler().fit(features[training])
-        seen, unseen = _rotated(scaler.transform(features[training]), scaler.transform(features[held_out]))
+        seen, unseen = rotated(scaler.transform(features[training]), scaler.transform(features[held_out]))
         for target in range(truth.shape[1]):
             predicted[held_out, target] = fit(seen, truth[training, target])(unseen)
     return predicted
 
 
-def _rotated(
+def rotated(
     seen: NDArray[np.floating], unseen: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Both sets of features in the basis of the space that the seen ones span: (m, r) and (k, r), r <= m.
@@ -177,7 +179,7 @@ def _rotated(
     return vectors[:, kept] * scale, unseen @ (seen.T @ (vectors[:, kept] / scale))
 
 
-def _fit_logistic(
+def fit_logistic(
     features: NDArray[np.floating], truth: NDArray[np.bool_]
 ) -> Callable[[NDArray[np.floating]], NDArray[np.float64]]:
     """Probabilities, which is what predictions of several folds and labels are compared by."""

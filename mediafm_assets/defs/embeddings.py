@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mediafm_assets.graph.materialise import Rows
+    from resources.timed_text import Cue
 
 
 def embedding_rows(modality: str, vectors: "Sequence[np.ndarray | None]", encoder: str) -> "dict[str, Any]":
@@ -64,20 +65,28 @@ def audio_embeddings(run: TitleRun, title_id: str) -> "Rows":
     yield "audio_embeddings", pl.DataFrame(embedding_rows("audio", made, encoder.space()))
 
 
+def cues_of(run: TitleRun, title_id: str) -> "tuple[TextTrack | None, list[Cue]]":
+    """The title's track, None where it has none, and its cues."""
+    from resources.timed_text import read_cues
+
+    drop, title = registered_drop(run, title_id)
+    track = choose_track([TextTrack(**track) for track in title["text_tracks"]], title["language"])
+    if track is None:
+        return None, []
+    with run.landing.local(drop, track.name) as path:
+        return track, read_cues(path)
+
+
 def text_embeddings(run: TitleRun, title_id: str) -> "Rows":
     """Give each cue of the title's track to the shots in which it is heard, and embed each shot's words."""
     import polars as pl
 
-    from resources.timed_text import align, read_cues
+    from resources.timed_text import align
 
     encoder: TextEncoder = run.resources.text_encoder
-    drop, title = registered_drop(run, title_id)
     spans = run.read("shots", title_id).select("start_s", "end_s").rows()
-    track = choose_track([TextTrack(**track) for track in title["text_tracks"]], title["language"])
-    texts = [""] * len(spans)
-    if track:
-        with run.landing.local(drop, track.name) as path:
-            texts = align(read_cues(path), spans)
+    track, cues = cues_of(run, title_id)
+    texts = align(cues, spans)
     spoken = [shot for shot, text in enumerate(texts) if text.strip()]
     made: list[np.ndarray | None] = [None] * len(spans)
     if spoken:

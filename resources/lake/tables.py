@@ -67,6 +67,11 @@ ENCODED_BY = Column("encoder", "string", "The embedding space: model, weights an
 PRESENT = Column("present", "bool", "False where the shot has nothing of this modality; the vector is then all zeros.")
 
 
+REASON = Column("reason", "string", "Why there is nothing, in a sentence; else null.", nullable=True)
+TITLE_PARTS = ("contextual", *(name for name, _ in WIDTHS), "metadata")
+"""What a title's vector is joined from, in this order."""
+
+
 def _modality(name: str, what: str) -> tuple[Column, ...]:
     return (SHOT, Column("embedding", "list<float32>", what, length=dict(WIDTHS)[name]), PRESENT, ENCODED_BY)
 
@@ -262,6 +267,137 @@ TABLES: Mapping[str, Table] = {
             Column("n_clips", "int32", "Labelled clips used."),
             Column("n_titles", "int32", "Titles they come from."),
             Column("note", "string", "Why there is no number.", nullable=True),
+        ),
+        _table(
+            "scenes",
+            "A title's shots grouped into scenes, without labels: runs of shots that belong together.",
+            (TITLE,),
+            ("scene_index",),
+            Column("scene_index", "int32", "The scene's number in its title, from 0."),
+            Column("first_shot", "int32", "Its first shot."),
+            Column("last_shot", "int32", "Its last shot (inclusive). Scenes hold every shot once."),
+            START,
+            END,
+            Column("boundary_score", "float64", "Probability that a scene begins at first_shot; 0 for scene 0."),
+            Column("embedding", "list<float32>", "Mean of its shots' contextual vectors, unit norm."),
+            ENCODER_VERSION,
+        ),
+        _table(
+            "title_embeddings",
+            "A title as one vector, for titles that nobody has watched yet; and the parts that it is joined from.",
+            (TITLE,),
+            (),
+            Column("embedding", "list<float32>", f"{', '.join(TITLE_PARTS)}, each of norm 1, joined, of norm 1."),
+            Column("contextual", "list<float32>", "Mean direction of its shots in context, by their lengths."),
+            *(
+                Column(
+                    name, "list<float32>", f"The same of its shots' {name} embeddings; zeros: none has any.", length=n
+                )
+                for name, n in WIDTHS
+            ),
+            Column("metadata", "list<float32>", "Its metadata's embedding."),
+            Column("shots", "int32", "How many shots."),
+            ENCODER_VERSION,
+        ),
+        _table(
+            "title_neighbours",
+            "The titles that are most like each title, and what makes them alike.",
+            (ENCODER_VERSION,),
+            ("title_id", "rank"),
+            TITLE,
+            Column("rank", "int32", "From 1, the nearest; 0 where there is none (see reason)."),
+            Column("neighbour_id", "string", "The other title.", nullable=True),
+            Column("score", "float64", "From -1 to 1: the mean of the parts' cosines.", nullable=True),
+            *(Column(name, "float64", f"What {name} adds to the score.", nullable=True) for name in TITLE_PARTS),
+            REASON,
+        ),
+        _table(
+            "probes",
+            "Linear models of labels, fitted on all labelled clips: probability = sigmoid(weights . x + bias), where x is "
+            "the mean of the shots' contextual vectors.",
+            (ENCODER_VERSION,),
+            ("task", "label"),
+            TASK,
+            Column("label", "string", "What it predicts; of clip_retrieval its own name.", nullable=True),
+            Column("weights", "list<float32>", "One number for each of the contextual vector's.", nullable=True),
+            Column(
+                "bias",
+                "float64",
+                "Added to the product. Standardisation and calibration are folded into both.",
+                nullable=True,
+            ),
+            Column("clip_s", "float64", "Median length of the task's labelled clips, in seconds.", nullable=True),
+            Column("average_precision", "float64", "On titles that were held out.", nullable=True),
+            Column("ci_low", "float64", "Lower end of its 95 % interval, bootstrapped over titles.", nullable=True),
+            Column("ci_high", "float64", "Upper end.", nullable=True),
+            Column(
+                "chance",
+                "float64",
+                "Share of the clips that have the label: the average precision of chance.",
+                nullable=True,
+            ),
+            Column(
+                "calibration_error",
+                "float64",
+                "Mean distance of probability and frequency on held-out titles.",
+                nullable=True,
+            ),
+            Column("n_clips", "int32", "Labelled clips used.", nullable=True),
+            Column("n_titles", "int32", "Titles they come from.", nullable=True),
+            Column("usable", "bool", "Whether the interval lies above chance. Only such probes give tags."),
+            REASON,
+        ),
+        _table(
+            "tags",
+            "Labels of titles and of windows of them, from the probes that beat chance.",
+            (TITLE,),
+            ("task", "scope", "label", "first_shot"),
+            TASK,
+            Column("scope", "string", "title, or window: about as long as the task's labelled clips."),
+            Column("first_shot", "int32", "First shot that is tagged."),
+            Column("last_shot", "int32", "Last shot (inclusive)."),
+            START,
+            END,
+            Column("label", "string", "The tag; null where the task gives none (see reason).", nullable=True),
+            Column("probability", "float64", "Calibrated, from 0 to 1.", nullable=True),
+            Column("shots", "list<int64>", "The shots that argue most for it, the strongest first."),
+            Column("probe_version", "string", "Data version of the probes."),
+            REASON,
+        ),
+        _table(
+            "ad_breaks",
+            "Places for a break, best first: beginnings of scenes, in pauses of the dialogue, not too close together.",
+            (TITLE,),
+            ("rank",),
+            Column("rank", "int32", "From 1, the best; 0 where there is none (see reason)."),
+            Column("shot_index", "int32", "First shot after the break.", nullable=True),
+            Column("time_s", "float64", "When, in seconds from the start of the media.", nullable=True),
+            Column("score", "float64", "What it is ranked by, from 0 to 1.", nullable=True),
+            Column("boundary_score", "float64", "Probability that a scene begins here.", nullable=True),
+            Column(
+                "pause_s",
+                "float64",
+                "Seconds around it in which nobody speaks; null without timed text.",
+                nullable=True,
+            ),
+            Column("gap_s", "float64", "Seconds to the nearest better break, or end of the title.", nullable=True),
+            Column("before", "list<string>", "Ad categories of what is shown before it, likeliest first."),
+            Column("after", "list<string>", "Ad categories of what is shown after it."),
+            REASON,
+        ),
+        _table(
+            "highlights",
+            "Clips that are worth showing, best first; they do not overlap.",
+            (TITLE,),
+            ("rank",),
+            Column("rank", "int32", "From 1, the best; 0 where there is none (see reason)."),
+            Column("first_shot", "int32", "Its first shot.", nullable=True),
+            Column("last_shot", "int32", "Its last shot (inclusive).", nullable=True),
+            Column("start_s", "float64", "Where it begins, in seconds.", nullable=True),
+            Column("end_s", "float64", "Where it ends (exclusive).", nullable=True),
+            Column("score", "float64", "Probability that an editor would choose it.", nullable=True),
+            Column("probe_version", "string", "Data version of the probes."),
+            REASON,
         ),
         Table(
             "text_cache",

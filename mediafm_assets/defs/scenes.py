@@ -1,0 +1,111 @@
+"""What a title's shots add up to: scenes, and the places between them where a break disturbs least."""
+
+from typing import TYPE_CHECKING, Any
+
+from mediafm_assets.defs.embeddings import cues_of
+from mediafm_assets.graph.materialise import TitleRun
+from mediafm_assets.graph.stage import Recipe, Stage
+from model.modalities import WIDTHS, blocks_of
+from resources.lake import vectors
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from mediafm_assets.graph.materialise import Rows
+
+BREAKS_APART_S = 300.0
+"""Breaks nearer to each other, or to an end of the title, than this count less."""
+CATEGORIES = "ad_relevancy"
+CATEGORIES_SHOWN = 3
+
+
+def scenes(run: TitleRun, title_id: str) -> "Rows":
+    """Cut the title where its shots change: in context, in what is seen, in what is heard and in what is said."""
+    import polars as pl
+
+    from model.scenes import scene_embeddings, scenes
+
+    shots, context = run.read("fused_embeddings", title_id), run.read("contextual_embeddings", title_id)
+    fused, contextual = vectors(shots), vectors(context)
+    found = scenes([contextual, *(fused[:, block] for block in blocks_of(WIDTHS).values())])
+    run.notes["scenes"] = len(found.first)
+    rows = {
+        "scene_index": range(len(found.first)),
+        "first_shot": found.first,
+        "last_shot": found.last,
+        "start_s": shots["start_s"].to_numpy()[found.first],
+        "end_s": shots["end_s"].to_numpy()[found.last],
+        "boundary_score": found.begins[found.first],
+        "embedding": list(scene_embeddings(contextual, found.first, found.last)),
+    }
+    yield "scenes", pl.DataFrame(rows).with_columns(encoder_version=pl.lit(run.catalogue.encoder_version))
+
+
+def ad_breaks(run: TitleRun, title_id: str) -> "Rows":
+    """Rank the beginnings of scenes by how sure the cut is, how long nobody speaks there and how far other breaks are,
+    each with the ad categories before and after it."""
+    import numpy as np
+
+    from model.ad_breaks import ad_breaks
+
+    shots, found = run.read("shots", title_id), run.read("scenes", title_id)
+    begins = np.zeros(len(shots))
+    begins[found["first_shot"].to_numpy()] = found["boundary_score"].to_numpy()
+    track, cues = cues_of(run, title_id)
+    said = np.array([(cue.start_s, cue.end_s) for cue in cues], dtype=np.float64).reshape(-1, 2) if track else None
+    spans = shots["start_s"].to_numpy(), shots["end_s"].to_numpy()
+    ranked = ad_breaks(begins, found["first_shot"].to_numpy(), *spans, said, BREAKS_APART_S)
+    tags = run.read("tags", title_id).filter(task=CATEGORIES, scope="window")
+    rows: list[dict[str, Any]] = [
+        {
+            "rank": rank,
+            "shot_index": each.shot,
+            "time_s": each.time_s,
+            "score": each.score,
+            "boundary_score": each.boundary,
+            "pause_s": each.pause_s,
+            "gap_s": each.gap_s,
+            "before": categories(tags, each.shot - 1),
+            "after": categories(tags, each.shot),
+        }
+        for rank, each in enumerate(ranked, 1)
+    ]
+    run.notes["breaks"] = len(rows)
+    none = {"rank": 0, "before": [], "after": [], "reason": "the title is a single scene"}
+    yield "ad_breaks", rows_of("ad_breaks", rows or [none])
+
+
+def categories(tags: "pl.DataFrame", shot: int) -> list[str]:
+    """The likeliest ad categories of the window that holds the shot, those that are likelier than not."""
+    import polars as pl
+
+    of_shot = tags.filter(pl.col("first_shot") <= shot, pl.col("last_shot") >= shot, pl.col("probability") > 0.5)
+    return of_shot.sort("probability", descending=True)["label"].head(CATEGORIES_SHOWN).to_list()
+
+
+def rows_of(table: str, rows: "list[dict[str, Any]]") -> "pl.DataFrame":
+    """Rows of a table; columns that a row does not have are null."""
+    import polars as pl
+
+    from resources.lake.schemas import polars_schema
+    from resources.lake.tables import TABLES
+
+    schema = dict(polars_schema(table))
+    filled_in = {*TABLES[table].partition_by, "data_version"}
+    return pl.DataFrame(rows, schema={name: schema[name] for name in schema if name not in filled_in})
+
+
+STAGES = (
+    Stage(
+        (Recipe("scenes", ("contextual_embeddings", "fused_embeddings")),),
+        "uses",
+        scenes,
+        kinds=frozenset({"numpy"}),
+    ),
+    Stage(
+        (Recipe("ad_breaks", ("scenes", "shots", "tags", "timed_text")),),
+        "uses",
+        ad_breaks,
+        kinds=frozenset({"numpy"}),
+    ),
+)

@@ -1,0 +1,188 @@
+"""Tags: probes fitted for use, with probabilities that can be believed and the shots that argue for them.
+
+`model.probes` measures what vectors are worth; here the same linear models are fitted to be applied to other titles.
+Everything that a reader needs of a model is one vector and one number: standardisation and calibration (Platt 1999:
+"Probabilistic outputs for support vector machines") are folded into them, so the probability of a tag is
+`sigmoid(weights @ x + bias)`, where x is the mean of the shots' vectors. As x is a mean, each shot's part in it is its
+own `weights @ vector`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from model.probes import BOOTSTRAP, LOGISTIC_C, MINIMUM_CLIPS, MINIMUM_TITLES, fit_logistic, label_columns, rotated
+from model.tasks import Task
+
+CALIBRATION_BINS = 10
+ARGUING_SHOTS = 3
+WITHOUT_EXAMPLES = 1e-3
+
+
+class FittedProbe(NamedTuple):
+    """One label's model, and what it is worth on titles that it has not seen.
+
+    weights, bias:     probability = sigmoid(weights @ x + bias); weights is (d,) float32.
+    average_precision: of out-of-fold predictions, with its 95 % interval over titles; chance is the label's share.
+    calibration_error: mean distance of probability and frequency over ten bins of equal count (expected calibration
+                       error, Naeini et al. 2015), of probabilities whose calibration has not seen the title either.
+    usable:            whether the interval of the precision lies above chance.
+    """
+
+    label: str
+    weights: NDArray[np.float32]
+    bias: float
+    average_precision: float
+    ci_low: float
+    ci_high: float
+    chance: float
+    calibration_error: float
+    n_clips: int
+    n_titles: int
+    usable: bool
+
+
+def fit_probes(
+    task: Task, features: Sequence[NDArray[np.floating]], targets: Sequence[Any], titles: Sequence[str], seed: int = 0
+) -> Iterator[FittedProbe]:
+    """A model for each label of the task that is frequent enough to be learnt; none with too few clips or titles.
+
+    features: n vectors of (d,), finite. targets: n times a list of labels, or 0/1 (clip_retrieval). titles: n title
+    ids, which folds keep together. Equal arguments give equal models.
+    """
+    groups = np.asarray(titles)
+    if len(groups) < MINIMUM_CLIPS or len(set(titles)) < MINIMUM_TITLES:
+        return
+    names, truth = label_columns(task, targets, groups)
+    if not names:
+        return
+    matrix = np.vstack(features).astype(np.float64)
+    with threadpool_limits(limits=1):  # the matrices are small: threads would wait for each other
+        for name, column in zip(names, truth.T, strict=True):
+            yield _fit(name, matrix, column, groups, min(task.folds, len(set(titles))), seed)
+
+
+def _fit(
+    label: str,
+    features: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    groups: NDArray[np.str_],
+    folds: int,
+    seed: int,
+) -> FittedProbe:
+    logits = np.zeros(len(truth))
+    for training, held_out in GroupKFold(folds).split(features, groups=groups):
+        scaler = StandardScaler().fit(features[training])
+        seen, unseen = rotated(scaler.transform(features[training]), scaler.transform(features[held_out]))
+        logits[held_out] = logit(fit_logistic(seen, truth[training])(unseen))
+    believed = np.zeros(len(truth))
+    for training, held_out in GroupKFold(folds).split(features, groups=groups):
+        slope, intercept = platt(logits[training], truth[training])
+        believed[held_out] = sigmoid(slope * logits[held_out] + intercept)
+    slope, intercept = platt(logits, truth)
+    scaler = StandardScaler().fit(features)
+    model = LogisticRegression(C=LOGISTIC_C, max_iter=1000).fit(scaler.transform(features), truth)
+    weights = model.coef_[0] / scaler.scale_
+    bias = float(model.intercept_[0] - weights @ scaler.mean_)
+    value = float(average_precision_score(truth, logits))
+    low, high, above = precision_interval(truth, logits, groups, seed)
+    return FittedProbe(
+        label=label,
+        weights=(slope * weights).astype(np.float32),
+        bias=float(slope * bias + intercept),
+        average_precision=value,
+        ci_low=low,
+        ci_high=high,
+        chance=float(truth.mean()),
+        calibration_error=calibration_error(truth, believed),
+        n_clips=len(truth),
+        n_titles=len(set(groups)),
+        usable=above,
+    )
+
+
+def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    clipped = np.clip(logits, -60, 60).astype(np.float64)
+    probabilities: NDArray[np.float64] = 1 / (1 + np.exp(-clipped))
+    return probabilities
+
+
+def logit(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    clipped = np.clip(probabilities, 1e-9, 1 - 1e-9).astype(np.float64)
+    logits: NDArray[np.float64] = np.log(clipped / (1 - clipped))
+    return logits
+
+
+def platt(logits: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and intercept of Platt's scaling. The slope is never negative: a model that predicts the reverse of the
+    truth on unseen titles has learnt nothing, and says the label's share of every clip."""
+    share = float(np.clip(truth.mean(), WITHOUT_EXAMPLES, 1 - WITHOUT_EXAMPLES))
+    nothing = 0.0, float(logit(np.array([share]))[0])
+    if truth.all() or not truth.any():
+        return nothing
+    model = LogisticRegression(C=1.0, max_iter=1000).fit(logits[:, None], truth)
+    slope = float(model.coef_[0, 0])
+    return (slope, float(model.intercept_[0])) if slope > 0 else nothing
+
+
+def precision_interval(
+    truth: NDArray[np.bool_], scores: NDArray[np.floating], groups: NDArray[np.str_], seed: int
+) -> tuple[float, float, bool]:
+    """The 95 % interval of average precision over bootstrap samples of titles; and whether the precision beats the
+    label's share of the sample, which is what chance gives, in 97.5 % of them."""
+    rng = np.random.default_rng(seed)
+    clips_of = [np.flatnonzero(groups == title) for title in sorted(set(groups))]
+    found, gains = [], []
+    for _ in range(BOOTSTRAP):
+        clips = np.concatenate([clips_of[title] for title in rng.integers(len(clips_of), size=len(clips_of))])
+        if truth[clips].any():
+            found.append(average_precision_score(truth[clips], scores[clips]))
+            gains.append(found[-1] - truth[clips].mean())
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high), bool(np.percentile(gains, 2.5) > 0)
+
+
+def calibration_error(truth: NDArray[np.bool_], probabilities: NDArray[np.floating]) -> float:
+    """Expected calibration error over bins of equal count, from 0 (perfect) to 1."""
+    order = np.argsort(probabilities, kind="stable")
+    bins = np.array_split(order, min(CALIBRATION_BINS, len(order)))
+    return float(
+        sum(len(clips) * abs(truth[clips].mean() - probabilities[clips].mean()) for clips in bins) / len(order)
+    )
+
+
+def probability(vectors: NDArray[np.floating], weights: NDArray[np.floating], bias: float) -> float:
+    """Of a tag, for the shots with the given vectors, (n, d)."""
+    return float(sigmoid(np.array([vectors.mean(axis=0, dtype=np.float64) @ weights + bias]))[0])
+
+
+def arguing_shots(vectors: NDArray[np.floating], weights: NDArray[np.floating]) -> list[int]:
+    """The positions of the shots that argue most for a tag, the strongest first; vectors: (n, d)."""
+    return np.argsort(-(vectors @ weights), kind="stable")[:ARGUING_SHOTS].tolist()
+
+
+def windows_of(start_s: NDArray[np.floating], end_s: NDArray[np.floating], length_s: float) -> list[tuple[int, int]]:
+    """A title in consecutive windows of about a length, each (first shot, last shot), together all shots once.
+
+    A window takes shots until the next one would bring it further from the length; a short rest joins the window
+    before it.
+    """
+    windows: list[tuple[int, int]] = []
+    first = 0
+    for shot in range(len(start_s)):
+        if shot + 1 == len(start_s):
+            windows.append((first, shot))
+        elif abs(end_s[shot + 1] - start_s[first] - length_s) >= abs(end_s[shot] - start_s[first] - length_s):
+            windows.append((first, shot))
+            first = shot + 1
+    if len(windows) > 1 and end_s[windows[-1][1]] - start_s[windows[-1][0]] < length_s / 2:
+        rest = windows.pop()
+        windows[-1] = windows[-1][0], rest[1]
+    return windows
