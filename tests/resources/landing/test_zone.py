@@ -13,10 +13,9 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from resources.landing_drops import TextTrack
 
 from resources.errors import BadInput
-from resources.landing import CaptionedClip, Drop, LandingZone
+from resources.landing import CaptionedClip, Drop, LandingZone, TextTrack
 
 LONG_AGO = time.time() - 3600
 
