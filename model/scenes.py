@@ -90,7 +90,8 @@ def _checked(representations: Sequence[NDArray[np.floating]]) -> int:
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows of norm 1, and of zeros where they are (as good as) zeros."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-9)
+    unit: NDArray[np.float64] = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-9)
+    return unit
 
 
 def _evidence(vectors: NDArray[np.float64]) -> list[NDArray[np.float64]]:
@@ -99,7 +100,7 @@ def _evidence(vectors: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     Each (n, w): entry [i, k] is for the shots i ... i + k, -inf where they pass the end.
     """
     directions = _unit(vectors)
-    present = directions.any(axis=1)
+    present: NDArray[np.bool_] = np.asarray(directions.any(axis=1))
     if present.sum() < FEWEST_SHOTS:
         return []
     # What all shots of the title share says nothing of its scenes.
@@ -164,7 +165,8 @@ def _scatter_evidence(
         ratio = (1 - within) / within
         explained = ratio / (1 + count * ratio) * energy
         loss = count * np.log(within) + np.log1p(count * ratio) + (squares - explained) / within
-        return -0.5 * dimensions * loss
+        log: NDArray[np.float64] = -0.5 * dimensions * loss
+        return log
 
     def probability(within: float) -> float:
         return float(_forward(_with_rate(np.where(inside, likelihood(within), -np.inf), USUAL_RATE))[-1])
@@ -183,7 +185,8 @@ def _presence_evidence(present: NDArray[np.float64], absent: NDArray[np.float64]
 def _with_rate(evidence: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
     """Log weight of each run as a scene: its evidence, a beginning, and no beginning at its other shots. The title's
     first shot, where a scene always begins, makes every way to cut it likelier by the same factor."""
-    return evidence + np.log(rate) + np.log1p(-rate) * np.arange(evidence.shape[1])
+    weighed: NDArray[np.float64] = evidence + np.log(rate) + np.log1p(-rate) * np.arange(evidence.shape[1])
+    return weighed
 
 
 def _forward(weighed: NDArray[np.float64]) -> NDArray[np.float64]:

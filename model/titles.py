@@ -61,7 +61,7 @@ def nearest_titles(parts: Mapping[str, NDArray[np.floating]], k: int) -> list[li
         raise ValueError("A title's vector holds NaN or infinity.")
     titles = counts.pop()
     directions = {name: _own(np.asarray(vectors, dtype=np.float64)) for name, vectors in parts.items()}
-    present = {name: np.asarray(vectors).any(axis=1) for name, vectors in parts.items()}
+    present = {name: np.asarray(np.any(vectors, axis=1)) for name, vectors in parts.items()}
     found = []
     for title in range(titles):
         both = np.sum([there * there[title] for there in present.values()], axis=0)
@@ -83,7 +83,7 @@ def nearest_titles(parts: Mapping[str, NDArray[np.floating]], k: int) -> list[li
 def _own(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Unit rows after the mean of the present ones is taken off; zeros stay zeros."""
     directions = _unit(vectors)
-    present = directions.any(axis=1)
+    present: NDArray[np.bool_] = np.asarray(directions.any(axis=1))
     if present.sum() > 1:
         directions[present] = _unit(directions[present] - directions[present].mean(axis=0))
     return directions
@@ -92,4 +92,5 @@ def _own(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Norm 1 along the last axis, and zeros where it is (as good as) zero."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-9)
+    unit: NDArray[np.float64] = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-9)
+    return unit

@@ -25,7 +25,7 @@ BLOCKS = ("fused", *MODALITIES)
 """What can be searched by: the whole fused vector, or one modality's part of it."""
 TABLE = "shots"
 FORMAT = "1"
-EXACT_BELOW = 50_000
+EXACT_BELOW = 10_000
 """Shots, up to which every row is scored: docs/search.md has the measurement."""
 PROBES = 32
 SCORED_AGAIN = 10
@@ -199,7 +199,7 @@ def _hit(row: dict[str, Any], query: "NDArray[np.float32]", block: str) -> Hit:
     """The score is taken from the vectors, not from the engine, so that it is the same whichever way led to the row."""
     import numpy as np
 
-    products = np.asarray(row[block], dtype=np.float32).astype(np.float64) * query
+    products = np.asarray(row[block], dtype=np.float64) * query
     if block == "fused":
         asked = query.reshape(len(MODALITIES), -1).any(axis=1)
         sums = products.reshape(len(MODALITIES), -1).sum(axis=1)
@@ -257,8 +257,8 @@ def _schema() -> "pa.Schema":
             ("shot_index", pa.int32()),
             ("start_s", pa.float64()),
             ("end_s", pa.float64()),
-            ("fused", pa.list_(pa.float16(), len(MODALITIES) * width)),
-            *((modality, pa.list_(pa.float16(), width)) for modality in MODALITIES),
+            ("fused", pa.list_(pa.float32(), len(MODALITIES) * width)),
+            *((modality, pa.list_(pa.float32(), width)) for modality in MODALITIES),
         ]
     )
 
@@ -295,5 +295,5 @@ def _vectors(rows: "NDArray[np.float32]", unit: bool = False) -> "pa.FixedSizeLi
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         rows = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
         mask = pa.array(norms[:, 0] == 0)
-    values = pa.array(np.ascontiguousarray(rows, dtype=np.float16).reshape(-1))
+    values = pa.array(np.ascontiguousarray(rows, dtype=np.float32).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(values, rows.shape[1], mask=mask)

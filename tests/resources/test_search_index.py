@@ -46,10 +46,10 @@ def test_the_nearest_shot_to_a_shot_is_itself_with_its_times_and_each_modalitys_
     index.upsert(titles)
     hit = index.nearest(titles[0].fused[3], 1)[0]
     assert hit[:4] == ("a", 3, 6.0, 8.0)
-    assert hit.score == pytest.approx(1, abs=1e-3)
-    assert hit.parts == pytest.approx({"video": 1 / 3, "audio": 1 / 3, "text": 1 / 3}, abs=1e-3)
+    assert hit.score == pytest.approx(1, abs=1e-5)
+    assert hit.parts == pytest.approx({"video": 1 / 3, "audio": 1 / 3, "text": 1 / 3}, abs=1e-5)
     quiet = index.nearest(titles[1].fused[0], 1)[0]
-    assert quiet.parts == pytest.approx({"video": 0.5, "audio": 0.5}, abs=1e-3)
+    assert quiet.parts == pytest.approx({"video": 0.5, "audio": 0.5}, abs=1e-5)
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -68,7 +68,7 @@ def test_a_small_index_answers_exactly_by_every_block(tmp_path: Path, seed: int,
     scores = np.where(rows.any(axis=1), rows @ query, -np.inf)
     hits = index.nearest(query, k, block)
     assert len(hits) == min(k, int(np.isfinite(scores).sum()))
-    np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][: len(hits)], atol=2e-3)
+    np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][: len(hits)], atol=1e-5)
 
 
 def test_a_title_that_comes_again_replaces_its_rows_also_when_it_is_shorter(index: SearchIndex) -> None:

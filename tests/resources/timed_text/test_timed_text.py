@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from resources.errors import BadInput
 from resources.timed_text import Cue, align, choose_track, read_cues
-from resources.timed_text import reading as timed_text
+from resources.timed_text.cues import MAX_CUE_CHARS, MAX_CUES
+from resources.timed_text.reading import MAX_BYTES
 
 # Number of cues in each odd file; None: refused. Files with a doubtful count say why.
 ODD = {
@@ -286,7 +287,7 @@ def test_ttml_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
 def test_a_file_over_the_size_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "huge.srt"
     with path.open("wb") as file:
-        file.truncate(timed_text.MAX_BYTES + 1)
+        file.truncate(MAX_BYTES + 1)
     with pytest.raises(BadInput, match=r"huge\.srt is over 16 MiB"):
         read_cues(path)
 
@@ -300,7 +301,7 @@ def test_a_file_over_the_size_limit_is_refused(tmp_path: Path) -> None:
 )
 def test_more_cues_than_any_film_has_are_refused(tmp_path: Path, head: str, cue: str, tail: str) -> None:
     with pytest.raises(BadInput, match="over 50000 cues"):
-        cues_of(tmp_path, head + cue * (timed_text.MAX_CUES + 1) + tail)
+        cues_of(tmp_path, head + cue * (MAX_CUES + 1) + tail)
 
 
 @pytest.mark.timeout(60)
@@ -409,6 +410,6 @@ def test_alignment_equals_the_rule_applied_to_every_pair(given_: tuple[list[Cue]
 
 
 def test_a_track_whose_cues_all_last_the_whole_film_is_refused_before_it_fills_the_memory() -> None:
-    cues = [Cue(0.0, 10_000.0, "x" * timed_text.MAX_CUE_CHARS) for _ in range(100)]
+    cues = [Cue(0.0, 10_000.0, "x" * MAX_CUE_CHARS) for _ in range(100)]
     with pytest.raises(BadInput, match="overlap"):
         align(cues, [(float(i), i + 1.0) for i in range(10_000)])
