@@ -196,7 +196,7 @@ def test_the_command_lands_a_folder_under_its_name_or_the_one_given(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from mediafm_assets.cli import main
+    from mediafm_assets.commands.cli import main
 
     monkeypatch.setenv("MEDIAFM_LANDING", zone.uri)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
