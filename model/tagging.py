@@ -165,7 +165,8 @@ def probability(vectors: NDArray[np.floating], weights: NDArray[np.floating], bi
 
 def arguing_shots(vectors: NDArray[np.floating], weights: NDArray[np.floating]) -> list[int]:
     """The positions of the shots that argue most for a tag, the strongest first; vectors: (n, d)."""
-    return np.argsort(-(vectors @ weights), kind="stable")[:ARGUING_SHOTS].tolist()
+    found: list[int] = np.argsort(-(vectors @ weights), kind="stable")[:ARGUING_SHOTS].tolist()
+    return found
 
 
 def windows_of(start_s: NDArray[np.floating], end_s: NDArray[np.floating], length_s: float) -> list[tuple[int, int]]:

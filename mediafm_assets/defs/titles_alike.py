@@ -7,7 +7,8 @@ from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.whole import CatalogueRun
 from model.modalities import WIDTHS, blocks_of
-from resources.lake.tables import TITLE_PARTS, vectors
+from resources.lake import vectors
+from resources.lake.tables import TITLE_PARTS
 
 if TYPE_CHECKING:
     from mediafm_assets.graph.materialise import Rows

@@ -91,6 +91,6 @@ def column_schema(table: str) -> "dg.TableSchema":
     )
 
 
-def vectors(rows: "pl.DataFrame") -> "np.ndarray":
-    """The embeddings of n rows as (n, d) float32. Raises ValueError where their lengths differ."""
-    return rows["embedding"].explode().to_numpy().reshape(len(rows), -1)
+def vectors(rows: "pl.DataFrame", column: str = "embedding") -> "np.ndarray":
+    """The vectors of n rows as (n, d) float32. Raises ValueError where their lengths differ."""
+    return rows[column].explode().to_numpy().reshape(len(rows), -1)

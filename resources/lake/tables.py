@@ -313,8 +313,8 @@ TABLES: Mapping[str, Table] = {
         ),
         _table(
             "probes",
-            "Linear models of labels, fitted on all labelled clips: probability = sigmoid(weights . x + bias), where x is "
-            "the mean of the shots' contextual vectors.",
+            "Linear models of labels, fitted on all labelled clips: probability = sigmoid(weights . x + bias), where x "
+            "is the mean of the shots' contextual vectors.",
             (ENCODER_VERSION,),
             ("task", "label"),
             TASK,
@@ -323,7 +323,7 @@ TABLES: Mapping[str, Table] = {
             Column(
                 "bias",
                 "float64",
-                "Added to the product. Standardisation and calibration are folded into both.",
+                "Added to the product. Calibration is folded into both.",
                 nullable=True,
             ),
             Column("clip_s", "float64", "Median length of the task's labelled clips, in seconds.", nullable=True),
@@ -333,13 +333,13 @@ TABLES: Mapping[str, Table] = {
             Column(
                 "chance",
                 "float64",
-                "Share of the clips that have the label: the average precision of chance.",
+                "Share of the clips that have the label.",
                 nullable=True,
             ),
             Column(
                 "calibration_error",
                 "float64",
-                "Mean distance of probability and frequency on held-out titles.",
+                "Mean distance of probability and frequency.",
                 nullable=True,
             ),
             Column("n_clips", "int32", "Labelled clips used.", nullable=True),
@@ -377,7 +377,7 @@ TABLES: Mapping[str, Table] = {
             Column(
                 "pause_s",
                 "float64",
-                "Seconds around it in which nobody speaks; null without timed text.",
+                "Seconds around it without words; null without timed text.",
                 nullable=True,
             ),
             Column("gap_s", "float64", "Seconds to the nearest better break, or end of the title.", nullable=True),
