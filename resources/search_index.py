@@ -181,8 +181,8 @@ class SearchIndex:
         width = self._table.schema.field(block).type.list_size
         if query.shape != (width,) or not np.isfinite(query).all():
             raise ValueError(f"A query by {block} is {width} finite numbers; this one has shape {query.shape}.")
-        search = self._table.search(query, vector_column_name=block, query_type="vector").distance_type("dot")
-        search = search.nprobes(PROBES).refine_factor(SCORED_AGAIN).limit(k)
+        search: Any = self._table.search(query, vector_column_name=block)  # the type that it names is too general
+        search = search.distance_type("dot").nprobes(PROBES).refine_factor(SCORED_AGAIN).limit(k)
         if titles is not None:
             ids = ", ".join(f"'{_checked_id(title_id)}'" for title_id in titles)
             if not ids:
