@@ -158,9 +158,8 @@ class SearchIndex:
                 present = self._table.count_rows(f"{block} IS NOT NULL")
                 if block not in made and present > EXACT_BELOW:
                     lists = int(present**0.5)
-                    sampled = {"max_iterations": 15, "sample_rate": 64}
-                    config = IvfRq(distance_type="dot", num_partitions=lists, **sampled)
-                    self._table.create_index(block, config=config)
+                    bits = IvfRq(distance_type="dot", num_partitions=lists, max_iterations=15, sample_rate=64)
+                    self._table.create_index(block, config=bits)
         self._table.optimize(cleanup_older_than=OLD_VERSIONS_KEPT)
 
     def nearest(
@@ -182,8 +181,8 @@ class SearchIndex:
         width = self._table.schema.field(block).type.list_size
         if query.shape != (width,) or not np.isfinite(query).all():
             raise ValueError(f"A query by {block} is {width} finite numbers; this one has shape {query.shape}.")
-        search = self._table.search(query, vector_column_name=block).distance_type("dot")
-        search = search.nprobes(PROBES).refine_factor(SCORED_AGAIN).limit(k)
+        search: Any = self._table.search(query, vector_column_name=block)  # the type that it names is too general
+        search = search.distance_type("dot").nprobes(PROBES).refine_factor(SCORED_AGAIN).limit(k)
         if titles is not None:
             ids = ", ".join(f"'{_checked_id(title_id)}'" for title_id in titles)
             if not ids:
@@ -201,7 +200,7 @@ def _hit(row: dict[str, Any], query: "NDArray[np.float32]", block: str) -> Hit:
 
     products = np.asarray(row[block], dtype=np.float64) * query
     if block == "fused":
-        asked = query.reshape(len(MODALITIES), -1).any(axis=1)
+        asked = np.asarray(query.reshape(len(MODALITIES), -1).any(axis=1))
         sums = products.reshape(len(MODALITIES), -1).sum(axis=1)
         parts = {name: float(part) for name, part, wanted in zip(MODALITIES, sums, asked, strict=True) if wanted}
     else:
