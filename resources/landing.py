@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -132,6 +132,16 @@ class CaptionedClip:
     title_id: str = ""
     start_s: float = 0.0
     end_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Film:
+    """A title's film where it lies. version: changes with its bytes. open: the bytes from an offset on."""
+
+    name: str
+    size: int  # bytes
+    version: str
+    open: Callable[[int], IO[bytes]]
 
 
 @dataclass(frozen=True)
@@ -244,6 +254,13 @@ class LandingZone(dg.ConfigurableResource):
         place = self._place()
         with local_path(place, self._path(place, drop, name)) as path:
             yield path
+
+    def film(self, title_id: str) -> Film:
+        """The title's film, to be read in parts without a copy. Raises BadInput as `drop` and `local` do."""
+        drop, place = self.drop(title_id), self._place()
+        path = self._path(place, drop, drop.media)
+        file = next(file for file in place.files(f"titles/{title_id}") if file.name == drop.media)
+        return Film(file.name, file.size, file.version, lambda start: place.open(path, start))
 
     def sha256(self, drop: Drop, name: str) -> str:
         """SHA-256 (hex) of the drop's file `name`, read in pieces. Raises BadInput as `local` does."""
