@@ -20,13 +20,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from mediafm_assets.pages import openapi
 from mediafm_assets.pages.catalogue import Catalogue, NotThere, Row
-from mediafm_assets.pages.search import MOST_HITS, Refused, Search, question
+from mediafm_assets.pages.search import LONGEST_QUERY, MOST_HITS, Refused, Search, question
 from mediafm_assets.pages.timeline import clock, timeline, training_curve
 from resources.errors import BadInput, Unavailable, one_line
 from resources.lake import Damaged, PartitionMissing
@@ -123,10 +123,13 @@ class Pages:
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=300"})
 
     def poster(self, request: Request) -> Response:
-        """A still from the first third of the film, past its opening titles."""
+        """A still from the first third of the film, past its opening titles; a drawing where there is none yet."""
         title_id = request.path_params["title_id"]
         self._catalogue.title(title_id)
-        jpeg = self._catalogue.still(title_id, len(self._catalogue.shots(title_id)) // 3)
+        try:
+            jpeg = self._catalogue.still(title_id, len(self._catalogue.shots(title_id)) // 3)
+        except NotThere:
+            return FileResponse(HERE / "static" / "icon.svg", media_type="image/svg+xml")
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=300"})
 
     def words(self, request: Request) -> Response:
@@ -228,7 +231,7 @@ class Pages:
         return {**shot, "title_id": title_id, "title": title["title"]}
 
     def _page(self, template: str, request: Request, status: int = 200, **said: Any) -> HTMLResponse:
-        query = {name: request.query_params.get(name, "") for name in ("q", "like", "title")}
+        query = {name: request.query_params.get(name, "")[:LONGEST_QUERY] for name in ("q", "like", "title")}
         html = self._templates.get_template(template).render(**said, asked_for=query, path=request.url.path)
         return HTMLResponse(html, status)
 

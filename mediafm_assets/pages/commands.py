@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mediafm_assets.pages.catalogue import Catalogue, NotThere, Row
 from mediafm_assets.pages.search import LONGEST_QUERY, MOST_HITS, Refused, Search, question
@@ -16,8 +16,14 @@ from mediafm_assets.profiles import ConfigurationError, resources
 from resources.errors import Unavailable, one_line, printable
 from resources.lake import Damaged
 
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.applications import Starlette
+
 COMMANDS = ("search", "show", "serve")
 LOCAL = ("127.0.0.1", "localhost", "::1")
+LONGEST_REQUEST = 2 << 20
+"""Bytes of a request's head: enough to answer a query of a megabyte, with a refusal."""
 SHOWN = 12
 """Of a title's scenes, tags and so on, one screen of each."""
 
@@ -125,8 +131,6 @@ def _tag(row: Row) -> str:
 
 def serve(catalogue: Catalogue, configured: dict[str, Any], host: str, port: int) -> int:
     """Serve the pages until interrupted. Raises ConfigurationError for a port that cannot be had."""
-    import uvicorn
-
     from mediafm_assets.pages.app import application
 
     try:
@@ -142,10 +146,24 @@ def serve(catalogue: Catalogue, configured: dict[str, Any], host: str, port: int
     threading.Thread(target=_read_ahead, args=(search,), daemon=True).start()
     shown = f"[{host}]" if ":" in host else host
     print(f"MediaFM on http://{shown}:{listening.getsockname()[1]} (Ctrl-C stops it)", flush=True)
-    # h11 refuses a request line of more than 64 KiB.
-    settings = uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_level="warning", server_header=False)
-    uvicorn.Server(settings).run(sockets=[listening])
+    server_of(app).run(sockets=[listening])
     return 0
+
+
+def server_of(app: "Starlette") -> "uvicorn.Server":
+    """The server, to be run on a socket."""
+    import uvicorn
+
+    settings = uvicorn.Config(
+        app,
+        http="h11",
+        h11_max_incomplete_event_size=LONGEST_REQUEST,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        server_header=False,
+    )
+    return uvicorn.Server(settings)
 
 
 def _read_ahead(search: Search) -> None:

@@ -11,11 +11,10 @@ from typing import Any
 import httpx2
 import polars as pl
 import pytest
-import uvicorn
 
 from mediafm_assets.pages.app import application
 from mediafm_assets.pages.catalogue import Catalogue
-from mediafm_assets.pages.commands import LOCAL
+from mediafm_assets.pages.commands import LOCAL, server_of
 from mediafm_assets.pages.search import Search
 from mediafm_assets.profiles import resources
 from resources.lake import DeltaLake
@@ -54,7 +53,7 @@ def serving(places: Places, **environment: str) -> Iterator[str]:
     catalogue = Catalogue(configured["lake"])
     app = application(catalogue, Search(catalogue, configured), configured["landing"], LOCAL)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_level="critical"))
+    server = server_of(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
