@@ -1,4 +1,4 @@
-"""The pages in a real browser, as people use them: by mouse, by keyboard, by screen reader, on a desk and on a phone."""
+"""The pages in a real browser, as people use them: by mouse, keyboard and screen reader, on a desk and on a phone."""
 
 import shutil
 import time
