@@ -62,14 +62,26 @@ def write(lake: DeltaLake, titles: int, shots: int) -> None:
                 "landed_at": pl.Series([time.time_ns() // 1000] * len(ids)).cast(pl.Datetime("us", "UTC")),
                 "tags": [["a"]] * len(ids),
                 "genres": [["Drama"]] * len(ids),
-                "text_tracks": pl.Series([[]] * len(ids), dtype=pl.List(pl.Struct(dict.fromkeys(
-                    ("name", "language", "kind", "format", "sha256"), pl.String)))),
+                "text_tracks": pl.Series(
+                    [[]] * len(ids),
+                    dtype=pl.List(
+                        pl.Struct(dict.fromkeys(("name", "language", "kind", "format", "sha256"), pl.String))
+                    ),
+                ),
             }
         ).with_columns(
-            type=pl.lit("movie"), language=pl.lit("en"), series_id=pl.lit(None, pl.String),
-            media_uri=pl.lit("film.mp4"), media_sha256=pl.lit("0" * 64), duration_s=pl.lit(SHOT_S * shots), fps=pl.lit(25.0), height=pl.col("width"),
-            has_audio=pl.lit(True), extra=pl.lit("{}"), drop_fingerprint=pl.lit("f"),
-        )  # fmt: skip
+            type=pl.lit("movie"),
+            language=pl.lit("en"),
+            series_id=pl.lit(None, pl.String),
+            media_uri=pl.lit("film.mp4"),
+            media_sha256=pl.lit("0" * 64),
+            duration_s=pl.lit(SHOT_S * shots),
+            fps=pl.lit(25.0),
+            height=pl.col("width"),
+            has_audio=pl.lit(True),
+            extra=pl.lit("{}"),
+            drop_fingerprint=pl.lit("f"),
+        )
         vectors = fuse(video, audio, text, present, present)
         by_table = {
             "shots": pl.DataFrame({**spans, **frames}).with_columns(

@@ -71,7 +71,8 @@ def as_table(answer: Row) -> str:
         return "Nothing matched."
     rows = [("title", "shot", "time", "matched", "words")]
     for hit in answer["shots"]:
-        matched = ", ".join(f"{match['modality']} {match['score']:.2f}" for match in hit["matches"])
+        parts = [(name, part) for match in hit["matches"] for name, part in match["parts"].items() if part >= 0.01]
+        matched = ", ".join(f"{name} {part:.2f}" for name, part in parts)
         time = f"{clock(hit['start_s'], True)}–{clock(hit['end_s'], True)}"
         rows.append((hit["title_id"], str(hit["shot_index"]), time, matched, one_line(hit["text"], 60)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -78,10 +78,16 @@ def document() -> dict[str, Any]:
             "score": {**number, "description": "Sum of 1 / (60 + rank) over the ways in which it was found."},
             "matches": {
                 "type": "array",
-                "description": "Each way in which it was found: modality, rank, and cosine as score.",
+                "description": "Each way in which it was found: the modality that carried it, rank, cosine as score, "
+                "and what each modality adds to that.",
                 "items": {
                     "type": "object",
-                    "properties": {"modality": text, "rank": {"type": "integer"}, "score": number},
+                    "properties": {
+                        "modality": text,
+                        "rank": {"type": "integer"},
+                        "score": number,
+                        "parts": {"type": "object", "additionalProperties": number},
+                    },
                 },
             },
         },

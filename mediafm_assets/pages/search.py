@@ -36,6 +36,7 @@ BLOCKS: Mapping[str, slice] = {
     "text": slice(1536, 2304),
     "fused": slice(0, 2304),
 }
+MODALITIES = ("video", "audio", "text")
 WHOLE = {"whole": slice(None)}
 
 
@@ -44,12 +45,18 @@ class Refused(ValueError):
 
 
 class Hit(NamedTuple):
-    """A shot that a query found. score: a cosine. modality: video, audio or text, the one that carried it."""
+    """A shot that a query found. score: a cosine. parts: what video, audio and text, as far as they were asked for, add
+    to it."""
 
     title_id: str
     shot_index: int
     score: float
-    modality: str
+    parts: dict[str, float]
+
+    @property
+    def modality(self) -> str:
+        """The one that carried it: video, audio or text."""
+        return max(self.parts, key=lambda name: self.parts[name])
 
 
 class _Segment(NamedTuple):
@@ -254,7 +261,8 @@ class Search:
 
     def answer(self, asked: Question) -> Row:
         """`shots`: up to k hits, best first, each with its shot's times, words, title, and `matches`: for each way in
-        which it was found, the modality, rank and cosine. `titles`: up to `TITLE_HITS` titles nearest to the words.
+        which it was found, the modality that carried it, rank, cosine as `score`, and what each modality adds to that
+        as `parts`. `titles`: up to `TITLE_HITS` titles nearest to the words.
 
         Raises NotThere for a title or shot that does not exist, Refused when the lake's vectors are of another space
         than the configured encoders', Unavailable when an encoder cannot be used.
@@ -268,7 +276,8 @@ class Search:
             for rank, hit in enumerate(hits, 1):
                 place = hit.title_id, hit.shot_index
                 scores[place] = scores.get(place, 0.0) + 1 / (RANK_OFFSET + rank)
-                said = {"modality": hit.modality, "rank": rank, "score": round(hit.score, 4)}
+                parts = {name: round(part, 4) for name, part in hit.parts.items()}
+                said = {"modality": hit.modality, "rank": rank, "score": round(hit.score, 4), "parts": parts}
                 matches.setdefault(place, []).append(said)
         best = sorted(scores, key=lambda place: (-scores[place], place))[: asked.k]
         return {
@@ -308,11 +317,11 @@ class Search:
         hits = []
         for block, query in queries.items():
             for title, shot, cosine, vector in fused.nearest(query, block, k, titles, but):
-                carried = block
-                if block == "fused":
-                    parts = {name: float(vector[BLOCKS[name]] @ query[BLOCKS[name]]) for name in list(BLOCKS)[:3]}
-                    carried = max(parts, key=lambda name: parts[name])
-                hits.append(Hit(title, shot, float(np.clip(cosine, -1, 1)), carried))
+                score = float(np.clip(cosine, -1, 1))
+                parts = {block: score}
+                if block == "fused":  # of unit norm, both
+                    parts = {name: float(vector[BLOCKS[name]] @ query[BLOCKS[name]]) for name in MODALITIES}
+                hits.append(Hit(title, shot, score, parts))
         return hits
 
     def find_titles(self, text: str) -> list[Row]:

@@ -74,7 +74,10 @@ def test_a_shot_finds_those_whose_fused_vectors_are_nearest_and_not_itself(site:
             name: found[i * 768 : (i + 1) * 768] @ query[i * 768 : (i + 1) * 768]
             for i, name in enumerate(("video", "audio", "text"))
         }
-        assert hit["matches"][0]["modality"] == max(shares, key=lambda name: shares[name])
+        (match,) = hit["matches"]
+        assert match["modality"] == max(shares, key=lambda name: shares[name])
+        assert match["parts"] == pytest.approx(shares, abs=1e-4)
+        assert sum(match["parts"].values()) == pytest.approx(match["score"], abs=1e-3)
 
 
 def test_words_and_a_shot_together_are_joined_by_reciprocal_rank(site: Site) -> None:
