@@ -16,6 +16,10 @@ class Recent(Generic[Made]):
         self._kept: OrderedDict[Hashable, Made] = OrderedDict()
         self._turn = threading.Lock()
 
+    def __contains__(self, key: Hashable) -> bool:
+        with self._turn:
+            return key in self._kept
+
     def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """The value of the key, made if it is not kept. What `make` raises is raised and not kept."""
         with self._turn:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mediafm_assets import versions
-from mediafm_assets.pages.catalogue import Catalogue, NotThere, Row, parse_shot
+from mediafm_assets.pages.catalogue import FILE, Catalogue, NotThere, Row, parse_shot
 from mediafm_assets.pages.recent import Recent
 from resources.errors import one_line
 from resources.tables import TABLES, vectors
@@ -161,20 +161,20 @@ class Vectors:
             return
         names = {column.name for column in TABLES[self._table].columns}
         columns = [name for name in ("shot_index", *(self._space or ())[:1], "embedding") if name in names]
-        scanned = self._catalogue.scan(list(owners), include_file_paths="file of the table")
-        rows = self._catalogue.collected(self._table, scanned.select(*columns, "file of the table"))
+        scanned = self._catalogue.scan(list(owners), include_file_paths=FILE)
+        rows = self._catalogue.collected(self._table, scanned.select(*columns, FILE))
         if self._space is not None:
             column, space = self._space
             self.other_spaces |= set(rows[column].unique()) - {space}
             rows = rows.filter(pl.col(column) == space)
         if rows.is_empty():
             return
-        kept = list(dict.fromkeys(owners[file] for file in rows["file of the table"]))
+        kept = list(dict.fromkeys(owners[file] for file in rows[FILE]))
         number = {title: i for i, title in enumerate(kept)}
         found = vectors(rows)
         yield _Segment(
             kept,
-            np.asarray([number[owners[file]] for file in rows["file of the table"]], dtype=np.int32),
+            np.asarray([number[owners[file]] for file in rows[FILE]], dtype=np.int32),
             rows["shot_index"].to_numpy() if "shot_index" in columns else np.zeros(len(rows), dtype=np.int32),
             found,
             {name: np.linalg.norm(found[:, block], axis=1) for name, block in self._blocks.items()},
@@ -280,6 +280,7 @@ class Search:
                 said = {"modality": hit.modality, "rank": rank, "score": round(hit.score, 4), "parts": parts}
                 matches.setdefault(place, []).append(said)
         best = sorted(scores, key=lambda place: (-scores[place], place))[: asked.k]
+        self._catalogue.shots_of({title for title, _ in best})
         return {
             "query": asked.text,
             "like": f"{asked.like[0]}:{asked.like[1]}" if asked.like else None,
