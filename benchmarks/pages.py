@@ -142,17 +142,28 @@ def path(random: np.random.Generator, titles: int, shots: int) -> tuple[str, str
     return name, pages[name]
 
 
-def alone(url: str, titles: int, shots: int, rounds: int = 30) -> dict[str, list[float]]:
-    """Milliseconds of each answer to one reader, by what was asked; the first of each kind is left out."""
+def alone(
+    url: str, process: psutil.Process, titles: int, shots: int, rounds: int = 30
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Milliseconds of each answer to one reader, by what was asked; the first of each kind is left out. And the mean
+    milliseconds of processor time that the server took."""
     random = np.random.default_rng(1)
     took: dict[str, list[float]] = {}
+    worked: dict[str, float] = {}
+
+    def processor() -> float:
+        times = process.cpu_times()
+        return 1000 * float(times.user + times.system)
+
     with httpx2.Client(timeout=600) as client:
         while min((len(times) for times in took.values()), default=0) <= rounds or len(took) < 5:
             name, asked = path(random, titles, shots)
-            started = time.perf_counter()
+            started, before = time.perf_counter(), processor()
             assert client.get(url + asked).status_code == 200, asked
             took.setdefault(name, []).append(1000 * (time.perf_counter() - started))
-    return {name: times[1:] for name, times in took.items()}
+            worked[name] = worked.get(name, 0.0) + processor() - before
+    means = {name: worked[name] / len(times) for name, times in took.items()}
+    return {name: times[1:] for name, times in took.items()}, means
 
 
 def together(url: str, titles: int, shots: int, readers: int, seconds: float) -> tuple[list[float], list[str]]:
@@ -205,12 +216,12 @@ def main() -> None:
                 assert httpx2.get(f"{url}/search?q=river", timeout=600).status_code == 200
                 print(f"{titles:,} titles, {titles * given.shots:,} shots: "
                       f"first page of results {time.perf_counter() - started:.1f} s after the start")  # fmt: skip
-                took = alone(url, titles, given.shots)
+                took, worked = alone(url, process, titles, given.shots)
                 medians[titles] = {name: float(np.median(times)) for name, times in took.items()}
                 for name, times in sorted(took.items()):
                     ratio = medians[titles][name] / medians[10][name]
                     print(f"  {name}: median {np.median(times):.0f} ms, p95 {np.percentile(times, 95):.0f} ms, "
-                          f"{ratio:.2f} x of ten titles")  # fmt: skip
+                          f"processor {worked[name]:.0f} ms, {ratio:.2f} x of ten titles")  # fmt: skip
                 if titles == given.titles:
                     together(url, titles, given.shots, given.readers, given.seconds / 4)  # caches fill
                     before = process.memory_info().rss
