@@ -11,17 +11,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from model.modalities import FUSED_DIM, WIDTHS, blocks_of
 from resources.errors import Unavailable
-from resources.landing import TITLE_ID
+from resources.landing.untrusted import TITLE_ID
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from lancedb import DBConnection
     from lancedb.table import Table
     from numpy.typing import NDArray
 
-MODALITIES = ("video", "audio", "text")
-BLOCKS = ("fused", *MODALITIES)
+BLOCKS = ("fused", *(name for name, _ in WIDTHS))
 """What can be searched by: the whole fused vector, or one modality's part of it."""
 TABLE = "shots"
 FORMAT = "1"
@@ -35,6 +36,11 @@ LOOK_AGAIN_S = 5
 """For what other processes committed."""
 OLD_VERSIONS_KEPT = timedelta(hours=1)
 """For readers that hold them."""
+
+
+def index_uri(lake: str) -> str:
+    """Where a lake's index is: beside its tables."""
+    return f"{lake.rstrip('/')}/search_index"
 
 
 class OtherSpace(Unavailable):
@@ -90,16 +96,24 @@ class SearchIndex:
         return cls._at(uri, space, storage_options, "overwrite", exist_ok=False)
 
     @classmethod
+    def there(
+        cls, uri: str, space: str | None, storage_options: Mapping[str, str] | None = None
+    ) -> "SearchIndex | None":
+        """The index at the place, whose space must be the given one, if one is given; None where there is none. Raises
+        OtherSpace as `open`."""
+        try:
+            table = _database(uri, storage_options).open_table(TABLE)
+        except ValueError:  # what LanceDB says of a table that is not there
+            return None
+        if space is None:
+            return cls(table, (table.schema.metadata or {}).get(b"space", b"").decode(errors="replace"))
+        return cls.open(uri, space, storage_options)
+
+    @classmethod
     def _at(
         cls, uri: str, space: str, storage_options: Mapping[str, str] | None, mode: str, exist_ok: bool
     ) -> "SearchIndex":
-        import lancedb
-
-        base = lancedb.connect(
-            uri,
-            read_consistency_interval=timedelta(seconds=LOOK_AGAIN_S),
-            storage_options=dict(storage_options or {}),
-        )
+        base = _database(uri, storage_options)
         made_for = {b"format": FORMAT.encode(), b"space": space.encode()}
         try:
             table = base.open_table(TABLE) if exist_ok else None
@@ -112,7 +126,7 @@ class SearchIndex:
             other = found.get(b"space", b"unknown").decode(errors="replace")
             raise OtherSpace(
                 f"The search index at {uri} is of the space {other!r} in format {found.get(b'format', b'?').decode()}, "
-                f"and {space!r} in format {FORMAT} is needed: rebuild it from the lake."
+                f"and {space!r} in format {FORMAT} is needed."
             )
         return cls(table, space)
 
@@ -194,15 +208,24 @@ class SearchIndex:
         return sorted(hits, key=lambda hit: (-hit.score, hit.title_id, hit.shot_index))
 
 
+def _database(uri: str, storage_options: Mapping[str, str] | None) -> "DBConnection":
+    import lancedb
+
+    return lancedb.connect(
+        uri,
+        read_consistency_interval=timedelta(seconds=LOOK_AGAIN_S),
+        storage_options=dict(storage_options or {}),
+    )
+
+
 def _hit(row: dict[str, Any], query: "NDArray[np.float32]", block: str) -> Hit:
     """The score is taken from the vectors, not from the engine, so that it is the same whichever way led to the row."""
     import numpy as np
 
     products = np.asarray(row[block], dtype=np.float64) * query
     if block == "fused":
-        asked = np.asarray(query.reshape(len(MODALITIES), -1).any(axis=1))
-        sums = products.reshape(len(MODALITIES), -1).sum(axis=1)
-        parts = {name: float(part) for name, part, wanted in zip(MODALITIES, sums, asked, strict=True) if wanted}
+        asked = {name: own for name, own in blocks_of(WIDTHS).items() if query[own].any()}
+        parts = {name: float(products[own].sum()) for name, own in asked.items()}
     else:
         parts = {block: float(products.sum())}
     score = float(products.sum())
@@ -247,7 +270,6 @@ def _check(title: IndexedTitle) -> None:
 def _schema() -> "pa.Schema":
     import pyarrow as pa
 
-    width = 768
     return pa.schema(
         [
             ("title_id", pa.string()),
@@ -256,8 +278,8 @@ def _schema() -> "pa.Schema":
             ("shot_index", pa.int32()),
             ("start_s", pa.float64()),
             ("end_s", pa.float64()),
-            ("fused", pa.list_(pa.float32(), len(MODALITIES) * width)),
-            *((modality, pa.list_(pa.float32(), width)) for modality in MODALITIES),
+            ("fused", pa.list_(pa.float32(), FUSED_DIM)),
+            *((modality, pa.list_(pa.float32(), width)) for modality, width in WIDTHS),
         ]
     )
 
@@ -279,8 +301,8 @@ def _rows(titles: Sequence[IndexedTitle]) -> "pa.Table":
         "end_s": pa.array(np.concatenate([title.end_s for title in titles]), pa.float64()),
         "fused": _vectors(fused),
     }
-    for modality, block in zip(MODALITIES, np.split(fused, len(MODALITIES), axis=1), strict=True):
-        columns[modality] = _vectors(block, unit=True)
+    for modality, block in blocks_of(WIDTHS).items():
+        columns[modality] = _vectors(fused[:, block], unit=True)
     return pa.table(columns, schema=_schema())
 
 

@@ -16,6 +16,7 @@ from typing import NoReturn
 import dagster as dg
 
 from mediafm_assets.graph.stage import ROOT
+from mediafm_assets.pages import commands as pages
 from mediafm_assets.settings import PROJECT, ConfigurationError, dagster_home
 from mediafm_assets.stages import all_stages
 from resources.errors import BadInput, Unavailable, printable
@@ -52,11 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
     land.add_argument("--id", metavar="ID", help="the title id (default: the folder's name)")
     land.add_argument("--title", metavar="TEXT", help="for a folder without title.json: what it would say")
     commands.add_parser("demo", help="render a small catalogue, land it and materialise everything")
+    pages.declare(commands)
     ui = commands.add_parser("ui", help="open the Dagster UI, with sensors and automation, on the same instance")
     ui.add_argument("--port", type=int, default=3000)
     options = parser.parse_args(arguments)
 
-    prepare_instance()
+    if options.command not in pages.COMMANDS:  # readers have no use for an instance
+        prepare_instance()
     warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own calls of its own previews
     if options.command == "ui":
         open_ui(options.port)
@@ -67,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
             return demo()
         if options.command == "land":
             return land_title(options.folder, options.id, options.title)
+        if options.command in pages.COMMANDS:
+            return pages.run(options)
         from mediafm_assets.commands import headless
 
         if options.command == "verify":

@@ -46,6 +46,7 @@ def summary(lake: DeltaLake) -> str:
     lines += [
         "",
         f"The lake is in {lake.uri}. Next:",
+        "  .venv/bin/mediafm serve                 search, watch and look through the titles: http://localhost:8000",
         "  make ui                                 see the graph, its runs and its tables in Dagster",
         "  .venv/bin/mediafm land FOLDER           land a film, title.json last; the UI's sensor takes it from there",
         "  .venv/bin/mediafm materialize           the same without the UI",

@@ -12,13 +12,15 @@ from resources.lake import TABLES, DeltaLake
     owners=OWNERS,
     kinds={"deltalake"},
     description="Every table's files compared with their checksums, its log shortened to a checkpoint, and files that "
-    "no version of the last week names removed. Damaged partitions are discarded, and then made again as missing ones.",
+    "no version of the last week names removed; the search index put in order. Damaged partitions are discarded, and "
+    "then made again as missing ones.",
 )
 def maintenance(context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaLake]) -> dg.MaterializeResult[None]:
     damaged = discard_damaged(lake, deep=True)
     for sentence in damaged:
         context.log.warning(sentence)
     lines = ["| table | checkpoint | log files removed | data files removed | MB freed |", "|---|---|---|---|---|"]
+    gone = put_in_order(lake)
     freed = 0
     for table in TABLES:
         done = lake.maintain(table)
@@ -29,9 +31,24 @@ def maintenance(context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaL
             "damaged_partitions": len(damaged),
             "damaged": damaged[:50],
             "bytes_freed": freed,
+            "titles_taken_out_of_the_index": gone,
             "tables": dg.MetadataValue.md("\n".join(lines)),
         }
     )
+
+
+def put_in_order(lake: DeltaLake) -> int:
+    """Take titles that the lake has no more out of the search index, and fold in what came. Returns how many went."""
+    from resources.search_index import SearchIndex, index_uri
+
+    index = SearchIndex.there(index_uri(lake.uri), None, lake.storage_options)
+    if index is None:
+        return 0
+    gone = index.stored().keys() - {title_id for (title_id,) in lake.data_versions("titles")}
+    for title_id in gone:
+        index.remove(title_id)
+    index.optimise()
+    return len(gone)
 
 
 weekly_maintenance = dg.ScheduleDefinition(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import IO, Any
 
 from resources.errors import BadInput, one_line, printable
 from resources.landing.places import TITLE_JSON_LIMIT, File, Place
@@ -19,6 +19,16 @@ MEDIA_EXTENSIONS = (
 )
 _LANGUAGE = re.compile(r"([a-z]{2,3})(-[a-z]{4})?(-(?:[a-z]{2}|[0-9]{3}))?(?:[-_]([a-z]{3,}))?", re.IGNORECASE)
 _KIND = re.compile(r"ad|cc|hi|sdh|forced|full|dialog(?:ue)?|commentary|lyrics|descriptions?|captions?|subtitles?", re.I)
+
+
+@dataclass(frozen=True)
+class Film:
+    """A title's film where it lies. version: changes with its bytes. open: the bytes from an offset on."""
+
+    name: str
+    size: int  # bytes
+    version: str
+    open: Callable[[int], IO[bytes]]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ class Place(Protocol):
     def read(self, path: str, file: File, limit: int) -> bytes:
         """The file's first `limit` bytes."""
 
-    def open(self, path: str) -> IO[bytes]: ...
+    def open(self, path: str, start: int = 0) -> IO[bytes]:
+        """The file from byte `start` on, which must lie in it."""
 
     def put(self, path: str, source: IO[bytes]) -> None:
         """Write a file, or write it anew: readers see it as it was or whole. What an earlier `put` into the same folder
@@ -112,9 +113,11 @@ class Folder:
         with self.open(f"{path}/{file.name}") as stream:
             return stream.read(limit)
 
-    def open(self, path: str) -> IO[bytes]:
+    def open(self, path: str, start: int = 0) -> IO[bytes]:
         try:
-            return open(self.root / path, "rb")
+            file = open(self.root / path, "rb")  # noqa: SIM115 - whoever asked closes it
+            file.seek(start)
+            return file
         except OSError as error:
             name = printable(os.path.basename(path))
             raise BadInput(
@@ -214,9 +217,10 @@ class Bucket:
             _OBJECTS_READ[key] = data
         return _OBJECTS_READ[key]
 
-    def open(self, path: str) -> IO[bytes]:
+    def open(self, path: str, start: int = 0) -> IO[bytes]:
+        asked = {"Range": f"bytes={start}-"} if start else {}
         with _s3_answers(path.rpartition("/")[2]):
-            body: IO[bytes] = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
+            body: IO[bytes] = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path, **asked)["Body"]
             return body
 
     def put(self, path: str, source: IO[bytes]) -> None:

@@ -29,6 +29,7 @@ from model.tasks import TASKS
 from resources.errors import BadInput, printable
 from resources.landing.drops import (
     Drop,
+    Film,
     check_files,
     is_timed_text,
     metadata_of,
@@ -155,6 +156,13 @@ class LandingZone(dg.ConfigurableResource):
         place = self._place()
         with local_path(place, self._path(place, drop, name)) as path:
             yield path
+
+    def film(self, title_id: str) -> Film:
+        """The title's film, to be read in parts without a copy. Raises BadInput as `drop` and `local` do."""
+        drop, place = self.drop(title_id), self._place()
+        path = self._path(place, drop, drop.media)
+        file = next(file for file in place.files(f"titles/{title_id}") if file.name == drop.media)
+        return Film(file.name, file.size, file.version, lambda start: place.open(path, start))
 
     def sha256(self, drop: Drop, name: str) -> str:
         """SHA-256 (hex) of the drop's file `name`, read in pieces. Raises BadInput as `local` does."""

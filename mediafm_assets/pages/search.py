@@ -1,0 +1,402 @@
+"""Search: shots by words or by another shot, titles by words, exactly.
+
+A query becomes vectors for the blocks of the fused embedding: the text encoder's for what is said, the picture tower's
+for what is seen where the video encoder has one, and the fused vector itself for a shot that others should be like.
+Each gives a list, and lists are joined by reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009, k = 60).
+"""
+
+import threading
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mediafm_assets.graph import versions
+from mediafm_assets.pages.catalogue import FILE, Catalogue, NotThere, Row, parse_shot
+from mediafm_assets.pages.recent import Recent
+from mediafm_assets.stages import all_stages
+from resources.lake import TABLES, vectors
+from resources.search_index import OtherSpace, SearchIndex, index_uri
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LONGEST_QUERY = 1000
+MOST_HITS = 100
+MOST_TITLES = 20
+TITLE_HITS = 4
+EXACT_ROWS = 200_000
+"""Of titles or of one encoder generation, searched exactly up to so many."""
+RANK_OFFSET = 60
+FILES_READ_TOGETHER = 256
+SEGMENTS = 16
+
+WHOLE = {"whole": slice(None)}
+
+
+class Refused(ValueError):
+    """A query that cannot be answered as it is. The message is a sentence for whoever asked."""
+
+
+class Hit(NamedTuple):
+    """A shot that a query found. score: a cosine. parts: what video, audio and text, as far as they were asked for, add
+    to it."""
+
+    title_id: str
+    shot_index: int
+    score: float
+    parts: dict[str, float]
+
+    @property
+    def modality(self) -> str:
+        """The one that carried it: video, audio or text."""
+        return max(self.parts, key=lambda name: self.parts[name])
+
+
+class _Segment(NamedTuple):
+    """Vectors of some titles' shots. owner: (n,) index into `titles`; shot: (n,); vectors: (n, d); norms: (n,) of each
+    block; alive: (n,) bool."""
+
+    titles: list[str]
+    owner: "np.ndarray"
+    shot: "np.ndarray"
+    vectors: "np.ndarray"
+    norms: "Mapping[str, np.ndarray]"
+    alive: "np.ndarray"
+
+
+class Vectors:
+    """The vectors of one space, of every title in a table partitioned by title, kept in memory and followed by title.
+
+    table: its rows have `embedding`. generation: of a table that is partitioned by encoder, too. space: a column and
+    the value that it must have. blocks: the parts that can be searched. Safe among threads.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        table: str,
+        blocks: Mapping[str, slice],
+        generation: str | None = None,
+        space: tuple[str, str] | None = None,
+    ) -> None:
+        self._catalogue, self._table, self._blocks = catalogue, table, blocks
+        self._generation, self._space = generation, space
+        self._turn = threading.Lock()
+        self._followed: Mapping[tuple[str, ...], str] = {}
+        self._known: dict[str, str] = {}
+        self._segments: list[_Segment] = []
+        self.other_spaces: set[str] = set()
+
+    def nearest(
+        self, query: "np.ndarray", block: str, k: int, titles: Collection[str] | None, but: tuple[str, int] | None
+    ) -> "list[tuple[str, int, float, np.ndarray]]":
+        """The k rows of the greatest positive cosine with `query` in `block`: title, shot index (0 where the table has
+        none), cosine and the row's vector. titles: only of these. but: not this shot."""
+        import numpy as np
+
+        found: list[tuple[float, str, int, np.ndarray]] = []
+        registered = self._catalogue.titles()
+        for segment in self._current():
+            products = segment.vectors[:, self._blocks[block]] @ query
+            cosines = products / np.maximum(segment.norms[block] * float(np.linalg.norm(query)), 1e-12)
+            wanted = [name in registered and (titles is None or name in titles) for name in segment.titles]
+            cosines[~(segment.alive & np.asarray(wanted, dtype=bool)[segment.owner])] = -1
+            if but is not None and but[0] in segment.titles:
+                own = segment.owner == segment.titles.index(but[0])
+                cosines[own & (segment.shot == but[1])] = -1
+            best = np.argpartition(-cosines, min(k, len(cosines) - 1))[:k]
+            found += [
+                (float(cosines[i]), segment.titles[segment.owner[i]], int(segment.shot[i]), segment.vectors[i])
+                for i in best
+                if cosines[i] > 0
+            ]
+        found.sort(key=lambda hit: (-hit[0], hit[1], hit[2]))
+        return [(title, shot, cosine, vector) for cosine, title, shot, vector in found[:k]]
+
+    def _current(self) -> list[_Segment]:
+        """The segments after the titles that came, changed and went are followed. Raises Refused for too many shots."""
+        import numpy as np
+
+        stored_now = self._catalogue.versions(self._table)
+        with self._turn:
+            if stored_now is self._followed:
+                return self._segments
+            stored = {key[-1]: version for key, version in stored_now.items() if self._generation in (None, key[0])}
+            gone = {title for title, version in self._known.items() if stored.get(title) != version}
+            came = sorted(title for title, version in stored.items() if self._known.get(title) != version)
+            segments = []
+            for segment in self._segments:
+                left = np.asarray([title not in gone for title in segment.titles], dtype=bool)
+                segments.append(segment if left.all() else segment._replace(alive=segment.alive & left[segment.owner]))
+            for start in range(0, len(came), FILES_READ_TOGETHER):
+                segments += self._read(came[start : start + FILES_READ_TOGETHER])
+                if sum(int(segment.alive.sum()) for segment in segments) > EXACT_ROWS:
+                    raise Refused(
+                        f"{self._table} has more than {EXACT_ROWS:,} rows, which is what can be compared at once."
+                    )
+            if len(segments) > SEGMENTS:
+                segments = [_joined(segments)]
+            self._segments, self._known, self._followed = segments, stored, stored_now
+            return segments
+
+    def _read(self, titles: Sequence[str]) -> Iterator[_Segment]:
+        """The titles' rows of the space, as a segment; none where there are none."""
+        import numpy as np
+        import polars as pl
+
+        of_title = {} if self._generation is None else {"encoder_version": self._generation}
+        owners: dict[str, str] = {}
+        for title in titles:
+            for file in self._catalogue.files(self._table, {**of_title, "title_id": title}):
+                owners[file] = title
+        if not owners:
+            return
+        names = {column.name for column in TABLES[self._table].columns}
+        columns = [name for name in ("shot_index", *(self._space or ())[:1], "embedding") if name in names]
+        scanned = self._catalogue.scan(list(owners), include_file_paths=FILE)
+        rows = self._catalogue.collected(self._table, scanned.select(*columns, FILE))
+        if self._space is not None:
+            column, space = self._space
+            self.other_spaces |= set(rows[column].unique()) - {space}
+            rows = rows.filter(pl.col(column) == space)
+        if rows.is_empty():
+            return
+        kept = list(dict.fromkeys(owners[file] for file in rows[FILE]))
+        number = {title: i for i, title in enumerate(kept)}
+        found = vectors(rows)
+        yield _Segment(
+            kept,
+            np.asarray([number[owners[file]] for file in rows[FILE]], dtype=np.int32),
+            rows["shot_index"].to_numpy() if "shot_index" in columns else np.zeros(len(rows), dtype=np.int32),
+            found,
+            {name: np.linalg.norm(found[:, block], axis=1) for name, block in self._blocks.items()},
+            np.ones(len(rows), dtype=bool),
+        )
+
+    def count(self) -> int:
+        """How many rows there are to search."""
+        return sum(int(segment.alive.sum()) for segment in self._current())
+
+
+def _joined(segments: Sequence[_Segment]) -> _Segment:
+    """One segment of what is alive in several."""
+    import numpy as np
+
+    titles: list[str] = []
+    owners = []
+    for segment in segments:
+        owners.append(segment.owner[segment.alive] + len(titles))
+        titles += segment.titles
+    return _Segment(
+        titles,
+        np.concatenate(owners),
+        np.concatenate([segment.shot[segment.alive] for segment in segments]),
+        np.concatenate([segment.vectors[segment.alive] for segment in segments]),
+        {
+            block: np.concatenate([segment.norms[block][segment.alive] for segment in segments])
+            for block in segments[0].norms
+        },
+        np.ones(sum(map(len, owners)), dtype=bool),
+    )
+
+
+def checked_query(said: str) -> str:
+    """The query in one line. Raises Refused for one that is too long or holds control characters."""
+    if len(said) > LONGEST_QUERY:
+        raise Refused(f"The query has {len(said):,} characters; ask in at most {LONGEST_QUERY:,}.")
+    query = " ".join(said.split())
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in query):
+        raise Refused("The query holds control characters; leave them out.")
+    return query
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked for. text: in one line, or "". like: a shot, or None. titles: only in these; none: in all."""
+
+    text: str
+    like: tuple[str, int] | None
+    titles: tuple[str, ...]
+    k: int
+
+
+def question(text: str = "", like: str = "", titles: Sequence[str] = (), k: int | str = 10) -> Question:
+    """A question from what somebody said. Raises Refused, and NotThere for a shot that is no TITLE:SHOT."""
+    try:
+        number = int(k)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= MOST_HITS:
+        raise Refused(f"k must be a whole number from 1 to {MOST_HITS}.")
+    if len(titles) > MOST_TITLES:
+        raise Refused(f"At most {MOST_TITLES} titles can be searched by name at once.")
+    query = checked_query(text)
+    if not query and not like.strip():
+        raise Refused("Say what to look for: some words, or a shot as TITLE:SHOT.")
+    named = tuple(title for title in titles if title)
+    return Question(query, parse_shot(like) if like.strip() else None, named, number)
+
+
+class Search:
+    """Search over a catalogue, with the encoders that the environment configures."""
+
+    def __init__(self, catalogue: Catalogue, resources: Mapping[str, Any]) -> None:
+        self._catalogue = catalogue
+        self._versions = versions.Catalogue(catalogue.lake, resources, all_stages())
+        # A query is paid for again in another process rather than written into the lake, which readers leave alone.
+        self._text = resources["text_encoder"].model_copy(update={"lake": ""})
+        self._titles = resources["title_encoder"].model_copy(update={"lake": ""})
+        self._video = resources["video_encoder"]
+        self._turn = threading.Lock()
+        self._vectors: Recent[Vectors] = Recent(5)  # fused, of the titles, and of generations that are compared
+        self._queries: Recent[np.ndarray] = Recent(1024)
+
+    def answer(self, asked: Question) -> Row:
+        """`shots`: up to k hits, best first, each with its shot's times, words, title, and `matches`: for each way in
+        which it was found, the modality that carried it, rank, cosine as `score`, and what each modality adds to that
+        as `parts`. `titles`: up to `TITLE_HITS` titles nearest to the words.
+
+        Raises NotThere for a title or shot that does not exist, Refused when the lake's vectors are of another space
+        than the configured encoders', Unavailable when an encoder cannot be used.
+        """
+        for title in asked.titles:
+            self._catalogue.title(title)
+        scores: dict[tuple[str, int], float] = {}
+        matches: dict[tuple[str, int], list[Row]] = {}
+        for queries in self._query_vectors(asked):
+            hits = self.find_shots(queries, 2 * asked.k, asked.titles or None, asked.like)
+            for rank, hit in enumerate(hits, 1):
+                place = hit.title_id, hit.shot_index
+                scores[place] = scores.get(place, 0.0) + 1 / (RANK_OFFSET + rank)
+                parts = {name: round(part, 4) for name, part in hit.parts.items()}
+                said = {"modality": hit.modality, "rank": rank, "score": round(hit.score, 4), "parts": parts}
+                matches.setdefault(place, []).append(said)
+        best = sorted(scores, key=lambda place: (-scores[place], place))[: asked.k]
+        self._catalogue.shots_of({title for title, _ in best})
+        return {
+            "query": asked.text,
+            "like": f"{asked.like[0]}:{asked.like[1]}" if asked.like else None,
+            "in_titles": list(asked.titles),
+            "shots": [
+                {**shown, "score": round(scores[place], 6), "matches": matches[place]}
+                for place in best
+                if (shown := self._shown(*place)) is not None
+            ],
+            "titles": self.find_titles(asked.text) if asked.text and not asked.titles else [],
+        }
+
+    def read_ahead(self) -> None:
+        """Read the vectors that searches compare with. Raises as `answer` does."""
+        self._index()
+        self._of_titles().count()
+
+    def find_shots(
+        self,
+        queries: "Mapping[str, np.ndarray]",
+        k: int,
+        titles: Collection[str] | None = None,
+        but: tuple[str, int] | None = None,
+    ) -> list[Hit]:
+        """The k shots nearest to each query vector, best first. queries: by block of the fused vector, (768,) of video,
+        audio or text, (2304,) of fused. titles: only of these. but: not this shot. Raises Refused."""
+        index = self._index()
+        hits = []
+        for block, query in queries.items():
+            norm = float((query @ query) ** 0.5)
+            found = index.nearest(query / norm, k + 1, block, sorted(titles) if titles else None)
+            hits += [
+                Hit(hit.title_id, hit.shot_index, max(-1.0, min(1.0, hit.score)), hit.parts)
+                for hit in found
+                if hit.score > 0 and (hit.title_id, hit.shot_index) != but
+            ][:k]
+        return hits
+
+    def find_titles(self, text: str) -> list[Row]:
+        """The titles whose metadata's vectors are nearest to the words, with their cosine as `score`."""
+        query = self._queries.get(("title", text), lambda: self._titles.embed([text])[0])
+        registered = self._catalogue.titles()
+        return [
+            {"title_id": title, "title": registered[title]["title"], "score": round(cosine, 4)}
+            for title, _, cosine, _ in self._of_titles().nearest(query, "whole", TITLE_HITS, None, None)
+        ]
+
+    def compare(self, like: str, generations: Sequence[str], k: int | str) -> list[Row]:
+        """For each encoder generation the k shots whose contextual vectors are nearest to the given shot's. Raises
+        NotThere and Refused."""
+        asked = question(like=like, k=k)
+        title_id, shot_index = asked.like or ("", 0)
+        self._catalogue.shot(title_id, shot_index)
+        answers = []
+        for generation in generations:
+            stored = self._catalogue.versions("contextual_embeddings")
+            if (generation, title_id) not in stored:
+                raise NotThere("One of those encoder generations has no contextual embeddings of that title.")
+            own = self._catalogue.lake.read("contextual_embeddings", encoder_version=generation, title_id=title_id)
+            of_generation = self._of("contextual_embeddings", WHOLE, generation)
+            query = own["embedding"][shot_index].to_numpy()
+            near = of_generation.nearest(query, "whole", asked.k, None, (title_id, shot_index))
+            hits = [
+                {**shown, "score": round(cosine, 4)}
+                for title, shot, cosine, _ in near
+                if (shown := self._shown(title, shot)) is not None
+            ]
+            answers.append({"encoder_version": generation, "shots": hits})
+        return answers
+
+    def _query_vectors(self, asked: Question) -> "list[Mapping[str, np.ndarray]]":
+        found: list[Mapping[str, np.ndarray]] = []
+        if asked.text:
+            text = asked.text
+            found.append({"text": self._queries.get(("text", text), lambda: self._text.embed([text])[0])})
+            if self._video.kind == "clip":
+                found.append({"video": self._queries.get(("video", text), lambda: self._video.embed_texts([text])[0])})
+        if asked.like:
+            found.append({"fused": self._fused_vector(*asked.like)})
+        return found
+
+    def _fused_vector(self, title_id: str, shot_index: int) -> "np.ndarray":
+        self._catalogue.shot(title_id, shot_index)
+        if (title_id,) not in self._catalogue.versions("fused_embeddings"):
+            raise NotThere("That title has no fused embeddings yet.")
+        rows = self._catalogue.lake.read("fused_embeddings", title_id=title_id)
+        if rows["space"][0] != self._versions.fused_space():
+            raise Refused("That shot's vector is of another space than the configured encoders'.")
+        vector: np.ndarray = rows["embedding"][shot_index].to_numpy()
+        return vector
+
+    def _shown(self, title_id: str, shot_index: int) -> Row | None:
+        """What a reader is told of a shot; None when it went since it was found."""
+        try:
+            title, shot = self._catalogue.title(title_id), self._catalogue.shot(title_id, shot_index)
+        except NotThere:
+            return None
+        told = {name: shot[name] for name in ("shot_index", "start_s", "end_s", "text")}
+        return {"title_id": title_id, "title": title["title"], **told}
+
+    def _index(self) -> SearchIndex:
+        """Raises Refused when there is none, or it is of another space."""
+        lake = self._catalogue.lake
+        try:
+            index = SearchIndex.there(index_uri(lake.uri), self._versions.fused_space(), lake.storage_options)
+        except OtherSpace as error:
+            raise Refused(f"{error} Set MEDIAFM_PROFILE and its like as for the lake.") from None
+        if index is None:
+            raise Refused("There is no search index yet; `mediafm materialize` makes it.")
+        return index
+
+    def _of_titles(self) -> Vectors:
+        return self._of("global_embeddings", WHOLE, space=("encoder", self._titles.space()))
+
+    def _of(
+        self,
+        table: str,
+        blocks: Mapping[str, slice],
+        generation: str | None = None,
+        space: tuple[str, str] | None = None,
+    ) -> Vectors:
+        def make() -> Vectors:
+            return Vectors(self._catalogue, table, blocks, generation, space)
+
+        with self._turn:
+            return self._vectors.get((table, generation, space), make)
