@@ -461,5 +461,6 @@ def test_the_openapi_document_is_valid_and_tells_every_route(site: Site) -> None
     page = site.get("/api").text
     for path in document["paths"]:
         assert f"GET {path}" in page
-    row = site.get("/api/titles").json()["titles"][0]
-    assert set(row) == set(document["components"]["schemas"]["titles"]["properties"])
+    view = site.get(f"/api/titles/{site.ids[0]}").json()
+    for name, row in (("titles", view["title"]), ("shots", view["shots"][0]), ("scenes", view["scenes"][0])):
+        assert set(row) == set(document["components"]["schemas"][name]["properties"])
