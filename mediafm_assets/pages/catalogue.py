@@ -6,12 +6,13 @@ predicate comes from a request. Whatever has not been made yet is an empty part.
 """
 
 import json
+import logging
 import math
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mediafm_assets.pages.recent import Recent
 from resources.errors import Unavailable, one_line
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 Row = dict[str, Any]
 DataVersions = Mapping[tuple[str, ...], str]
 """Data versions of a table's partitions, by the values of the partition columns."""
@@ -70,8 +74,9 @@ class Catalogue:
             if known is not now:
                 missing = sorted(title_id for (title_id,), version in now.items() if known.get((title_id,)) != version)
                 kept = {title_id: row for title_id, row in found.items() if (title_id,) in now}
-                for title_id, rows in self._read_several("titles", missing).items():
-                    kept[title_id] = {"title_id": title_id, "data_version": now[(title_id,)], **rows[0]}
+                for part in self.readable("titles", missing, self._read_several):
+                    for title_id, rows in part.items():
+                        kept[title_id] = {"title_id": title_id, "data_version": now[(title_id,)], **rows[0]}
                 found = kept
                 self._titles = now, found
             return found
@@ -293,6 +298,22 @@ class Catalogue:
         for (file,), rows in of_file.items():
             found.setdefault(owners[str(file)], []).extend(rows.drop(FILE).iter_rows(named=True))
         return found
+
+    def readable(
+        self, table: str, title_ids: Sequence[str], read: "Callable[[str, Sequence[str]], Made]"
+    ) -> "Iterator[Made]":
+        """What `read` makes of the titles' rows, all at once; one by one, without those that cannot be read, where it
+        raises Unavailable: a damaged file is one title's trouble."""
+        try:
+            yield read(table, title_ids)
+            return
+        except Unavailable:
+            pass
+        for title_id in title_ids:
+            try:
+                yield read(table, [title_id])
+            except Unavailable as error:
+                log.warning("%s: left out: %s", title_id, error)
 
     def files(self, table: str, partition: Mapping[str, str]) -> list[str]:
         """The data files of the partitions that agree in the columns given."""
