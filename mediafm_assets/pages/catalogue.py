@@ -6,12 +6,13 @@ predicate comes from a request. Whatever has not been made yet is an empty part.
 """
 
 import json
+import logging
 import math
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mediafm_assets.pages.recent import Recent
 from resources.errors import Unavailable, one_line
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 Row = dict[str, Any]
 DataVersions = Mapping[tuple[str, ...], str]
 """Data versions of a table's partitions, by the values of the partition columns."""
 
 FRESH_S = 1.0
 """So long what a table's log said counts as what it says."""
-TITLES_READ_ONE_BY_ONE = 50
 STILLS_READ_TOGETHER = 32
 """Shots whose stills are read at once: they lie in the same row group, which is unpacked as a whole."""
 HEAVY = ("list<float32>", "binary")
@@ -70,21 +73,12 @@ class Catalogue:
             if known is not now:
                 missing = sorted(title_id for (title_id,), version in now.items() if known.get((title_id,)) != version)
                 kept = {title_id: row for title_id, row in found.items() if (title_id,) in now}
-                found = kept | {row["title_id"]: row for row in self._title_rows(missing)}
+                for part in self.readable("titles", missing, self._read_several):
+                    for title_id, rows in part.items():
+                        kept[title_id] = {"title_id": title_id, "data_version": now[(title_id,)], **rows[0]}
+                found = kept
                 self._titles = now, found
             return found
-
-    def _title_rows(self, title_ids: Sequence[str]) -> list[Row]:
-        if len(title_ids) > TITLES_READ_ONE_BY_ONE:
-            wanted = frozenset(title_ids)
-            return [row for row in self.lake.read_whole("titles").iter_rows(named=True) if row["title_id"] in wanted]
-        found = []
-        for title_id in title_ids:
-            try:
-                found += self.lake.read("titles", title_id=title_id).rows(named=True)
-            except PartitionMissing:  # dropped since the log was read
-                continue
-        return found
 
     def newest_first(self) -> list[Row]:
         """The registered titles by when they landed, the last one first."""
@@ -293,20 +287,36 @@ class Catalogue:
         if not files:
             return []
         wanted = pl.lit(True) if title_id is None else pl.col("title_id") == title_id
-        rows = self.collected(table, self.scan(files).filter(wanted).select(_light(table)))
+        rows = self.collected(table, self.scan(files).filter(wanted).select(light(table)))
         return (rows.sort(*TABLES[table].key) if TABLES[table].key else rows).to_dicts()
 
     def _read_several(self, table: str, title_ids: Sequence[str]) -> dict[str, list[Row]]:
-        """The rows of a table partitioned by title, by title."""
+        """The rows of a table partitioned by title, by title; of those that have any."""
         owners = {file: title for title in title_ids for file in self.files(table, {"title_id": title})}
         if not owners:
             return {}
-        scanned = self.scan(list(owners), include_file_paths=FILE).select(*_light(table), FILE)
+        scanned = self.scan(list(owners), include_file_paths=FILE).select(*light(table), FILE)
         of_file = self.collected(table, scanned.sort(TABLES[table].key)).partition_by(FILE, as_dict=True)
         found: dict[str, list[Row]] = {}
         for (file,), rows in of_file.items():
             found.setdefault(owners[str(file)], []).extend(rows.drop(FILE).iter_rows(named=True))
         return found
+
+    def readable(
+        self, table: str, title_ids: Sequence[str], read: "Callable[[str, Sequence[str]], Made]"
+    ) -> "Iterator[Made]":
+        """What `read` makes of the titles' rows, all at once; one by one, without those that cannot be read, where it
+        raises Unavailable: a damaged file is one title's trouble."""
+        try:
+            yield read(table, title_ids)
+            return
+        except Unavailable:
+            pass
+        for title_id in title_ids:
+            try:
+                yield read(table, [title_id])
+            except Unavailable as error:
+                log.warning("%s: left out: %s", title_id, error)
 
     def files(self, table: str, partition: Mapping[str, str]) -> list[str]:
         """The data files of the partitions that agree in the columns given."""
@@ -337,7 +347,7 @@ class Catalogue:
             ) from error
 
 
-def _light(table: str) -> list[str]:
+def light(table: str) -> list[str]:
     """The table's columns without vectors, pictures, and what is the same in a partition's rows."""
     whole = (*TABLES[table].partition_by, "data_version")
     return [column.name for column in TABLES[table].columns if column.type not in HEAVY and column.name not in whole]

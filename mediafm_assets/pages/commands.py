@@ -102,7 +102,11 @@ def as_screen(view: Row, width: int) -> str:
             f"{row['last_shot']}  boundary {row['boundary_score']:.2f}"
             for row in view["scenes"]
         ],
-        "tags": [_tag(row) for row in view["tags"] if row["scope"] == "title"],
+        "tags": [
+            _tag(row)
+            for row in sorted(view["tags"], key=lambda row: -(row["probability"] or 0))
+            if row["scope"] == "title"
+        ],
         "ad breaks": [
             f"{row['rank']:>4}  {clock(row['time_s'])}  score {row['score']:.2f}"
             + ("" if row["pause_s"] is None else f"  pause {row['pause_s']:.1f} s")

@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+from mediafm_assets.pages.catalogue import light
 from mediafm_assets.pages.search import LONGEST_QUERY, MOST_HITS, MOST_TITLES
 from resources.lake import TABLES
 
@@ -20,14 +21,13 @@ TYPES: dict[str, dict[str, Any]] = {
 TITLE_ID = {"name": "title_id", "in": "path", "required": True, "schema": {"type": "string"}, "description": "A title."}
 
 
-def _row_of(table: str) -> dict[str, Any]:
-    """A row as the catalogue gives it. A table that this lake's declarations lack gives no rows."""
+def _row_of(table: str, *more: str) -> dict[str, Any]:
+    """A row as the catalogue gives it, with more of the table's columns. A table that is not declared gives no rows."""
     if table not in TABLES:
         return {"type": "object"}
     properties = {}
-    for column in TABLES[table].columns:
-        if column.type in ("list<float32>", "binary"):
-            continue
+    for name in (*more, *light(table)):
+        column = TABLES[table].column(name)
         kind = TYPES.get(column.type, {"type": "array", "items": {"type": "object"}})
         if column.nullable:
             kind = {**kind, "type": [kind["type"], "null"]}
@@ -109,7 +109,9 @@ def document() -> dict[str, Any]:
         },
     }
     found = {"type": "object", "properties": {"shots": _list_of("Hit"), "titles": {"type": "array"}}}
-    rows = {table: _row_of(table) for table in ("titles", "shots", *parts, "title_neighbours", "encoder")}
+    rows = {table: _row_of(table) for table in ("shots", *parts, "title_neighbours", "encoder")}
+    rows["titles"] = _row_of("titles", "title_id", "data_version")
+    rows["shots"]["properties"]["text"] = {**text, "description": TABLES["text_embeddings"].column("text").description}
     error = {"type": "object", "properties": {"error": {**text, "description": "One sentence."}}}
     page = _query("page", "Which hundred, from 1.", {"type": "integer", "minimum": 1, "default": 1})
     return {

@@ -7,7 +7,7 @@ Each gives a list, and lists are joined by reciprocal rank fusion (Cormack, Clar
 
 import threading
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -130,7 +130,9 @@ class Vectors:
                 left = np.asarray([title not in gone for title in segment.titles], dtype=bool)
                 segments.append(segment if left.all() else segment._replace(alive=segment.alive & left[segment.owner]))
             for start in range(0, len(came), FILES_READ_TOGETHER):
-                segments += self._read(came[start : start + FILES_READ_TOGETHER])
+                titles = came[start : start + FILES_READ_TOGETHER]
+                read = self._catalogue.readable(self._table, titles, self._read)
+                segments += [segment for segment in read if segment is not None]
                 if sum(int(segment.alive.sum()) for segment in segments) > EXACT_ROWS:
                     raise Refused(
                         f"{self._table} has more than {EXACT_ROWS:,} rows, which is what can be compared at once."
@@ -140,32 +142,32 @@ class Vectors:
             self._segments, self._known, self._followed = segments, stored, stored_now
             return segments
 
-    def _read(self, titles: Sequence[str]) -> Iterator[_Segment]:
-        """The titles' rows of the space, as a segment; none where there are none."""
+    def _read(self, table: str, titles: Sequence[str]) -> _Segment | None:
+        """The titles' rows of the space, as a segment; None where there are none."""
         import numpy as np
         import polars as pl
 
         of_title = {} if self._generation is None else {"encoder_version": self._generation}
         owners: dict[str, str] = {}
         for title in titles:
-            for file in self._catalogue.files(self._table, {**of_title, "title_id": title}):
+            for file in self._catalogue.files(table, {**of_title, "title_id": title}):
                 owners[file] = title
         if not owners:
-            return
-        names = {column.name for column in TABLES[self._table].columns}
+            return None
+        names = {column.name for column in TABLES[table].columns}
         columns = [name for name in ("shot_index", *(self._space or ())[:1], "embedding") if name in names]
         scanned = self._catalogue.scan(list(owners), include_file_paths=FILE)
-        rows = self._catalogue.collected(self._table, scanned.select(*columns, FILE))
+        rows = self._catalogue.collected(table, scanned.select(*columns, FILE))
         if self._space is not None:
             column, space = self._space
             self.other_spaces |= set(rows[column].unique()) - {space}
             rows = rows.filter(pl.col(column) == space)
         if rows.is_empty():
-            return
+            return None
         kept = list(dict.fromkeys(owners[file] for file in rows[FILE]))
         number = {title: i for i, title in enumerate(kept)}
         found = vectors(rows)
-        yield _Segment(
+        return _Segment(
             kept,
             np.asarray([number[owners[file]] for file in rows[FILE]], dtype=np.int32),
             rows["shot_index"].to_numpy() if "shot_index" in columns else np.zeros(len(rows), dtype=np.int32),

@@ -390,6 +390,20 @@ def test_a_part_that_cannot_be_read_is_one_sentence(finished: Places, tmp_path: 
         assert httpx2.get(f"{url}/titles/{other}", timeout=30).status_code == 200
 
 
+def test_a_damaged_title_is_left_out_and_the_others_are_found(finished: Places, tmp_path: Path) -> None:
+    places = finished.copy(tmp_path / "places")
+    first, second, *others = sorted(title_id for (title_id,) in places.lake.data_versions("titles"))
+    for table, title in (("titles", first), ("fused_embeddings", second)):
+        (file,) = places.lake.partition_files(table, {"title_id": title})
+        Path(file).write_bytes(b"PAR1 nothing of the kind")
+    with serving(places) as url:
+        listed = {row["title_id"] for row in httpx2.get(f"{url}/api/titles", timeout=30).json()["titles"]}
+        assert listed == {second, *others}
+        answer = httpx2.get(f"{url}/api/search", params={"q": QUERY, "k": 100}, timeout=30).json()
+        assert {hit["title_id"] for hit in answer["shots"]} <= set(others)
+        assert answer["shots"]
+
+
 def test_a_landed_title_is_found_and_a_deleted_one_is_not(finished: Places, tmp_path: Path) -> None:
     places = finished.copy(tmp_path / "places")
     lake = places.lake
@@ -460,5 +474,6 @@ def test_the_openapi_document_is_valid_and_tells_every_route(site: Site) -> None
     page = site.get("/api").text
     for path in document["paths"]:
         assert f"GET {path}" in page
-    row = site.get("/api/titles").json()["titles"][0]
-    assert set(row) == set(document["components"]["schemas"]["titles"]["properties"])
+    view = site.get(f"/api/titles/{site.ids[0]}").json()
+    for name, row in (("titles", view["title"]), ("shots", view["shots"][0]), ("scenes", view["scenes"][0])):
+        assert set(row) == set(document["components"]["schemas"][name]["properties"])
