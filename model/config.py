@@ -15,7 +15,7 @@ from typing import Any, Literal
 from model.modalities import WIDTHS, Widths, blocks_of
 
 # What fields that a stored configuration may lack meant when it was written.
-BEFORE: dict[str, Any] = {"modalities": (("video", 768), ("audio", 768), ("text", 768))}
+BEFORE: dict[str, Any] = {"modalities": (("video", 768), ("audio", 768), ("text", 768)), "residual": False}
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Config:
     # Of the projections from and to the fused vectors: random as published, or the principal axes of the training
     # shots, with which a given loss takes far fewer steps and a small catalogue learns at all (docs/benchmarks.md).
     projections: Literal["random", "principal"] = "principal"
+
+    # Predict the difference to the smoothed visible shots (model/smoothing.py), not the shot itself as published: a
+    # training then begins at the best predictor without a model and cannot easily end below it (docs/benchmarks.md).
+    residual: bool = True
 
     # ---- masked shot modelling ---------------------------------------------------------------------------------------
     mask_ratio: float = 0.2  # exactly round(mask_ratio * n) shots of n, at least one

@@ -20,13 +20,15 @@ PROJECTIONS = ("input_projection.weight", "global_projection.weight", "output_pr
 
 
 def parameter_groups(encoder: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """The encoder's parameters by group, each in exactly one.
+    """The encoder's parameters that are trained by group, each in exactly one.
 
     hidden: the blocks' matrices. projections: matrices to and from the embedding spaces. vectors: biases, norms,
     special tokens and positions, which are not decayed. Raises ValueError for a parameter that belongs to none.
     """
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {"hidden": [], "projections": [], "vectors": []}
     for name, parameter in encoder.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if name.startswith("blocks.") and name.endswith(HIDDEN_MATRICES):
             groups["hidden"].append((name, parameter))
         elif name in PROJECTIONS:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.batches import Batch, Resident, Window, predictable, split, training_batches, windows_of
+from model.batches import Batch, Resident, Window, gather, predictable, split, training_batches, windows_of
 from model.checkpoint import (
     ARCHITECTURE,
     Checkpoints,
@@ -39,16 +39,18 @@ from model.config import Config
 from model.distributed import Place
 from model.encoder import Encoder
 from model.files import write_atomically
-from model.masking import INITIAL_WEIGHTS, random_words
-from model.metrics import Validation, warning
+from model.masking import INITIAL_WEIGHTS, random_words, validation_mask
+from model.metrics import Validation, global_mean, most_windows, warning
 from model.objective import MaskedShotModelling
 from model.optim import clip_gradients, learning_rate_factor, optimizers, set_learning_rates, update_ema
 from model.precision import matmul_dtype
 from model.reports import Clock, Log, Meter, describe, duration, in_red, parts, reporting
 from model.run_folder import RunFolder
+from model.smoothing import Smoother
 from model.store import Store
 
 LONGEST_SILENCE = 10.0  # seconds, as far as steps end in between
+SMOOTHED_WINDOWS = 64  # that the smoother's weights are fitted on
 TERMINATED = 128 + signal.SIGTERM  # exit status of a run that was stopped and can go on
 
 
@@ -99,6 +101,9 @@ class Run:
             encoder = Encoder(config)
             if config.projections == "principal" and init is None:
                 encoder.initialise_projections(sample_shots(store, self.train))
+        self.smoother = fitted_smoother(store, self.train, config)
+        if config.residual:
+            encoder.smoother.load_state_dict(self.smoother.state_dict())
         data = store.fingerprint
         if init is not None:
             data += ":" + initialise_from(encoder, config, init)
@@ -131,7 +136,8 @@ class Run:
         log = Log(self.folder.log, progress.step, self.reports)
         validation = None
         if self.held_out and self.reports:
-            validation = Validation(self.store, self.train, self.held_out, config)
+            most = most_windows(config, self.evaluate_every)
+            validation = Validation(self.store, self.train, self.held_out, config, self.smoother, most)
             for name, scores in validation.baselines.items():
                 self.say(f"without a model, {name.replace('_', ' ')}: cosine {parts(scores)}")
         module = self.trained_module()
@@ -287,6 +293,18 @@ def steps_between_validations(config: Config, windows: int) -> int:
     learnt by heart within a hundred passes, and the best weights lie before (docs/benchmarks.md).
     """
     return min(config.evaluate_every, max(1, 8 * windows // config.batch_sequences))
+
+
+def fitted_smoother(store: Store, train: list[Window], config: Config) -> Smoother:
+    """The smoother of an even sample of the training windows, each under several masks where they are few."""
+    taken = train[:: max(1, -(-len(train) // SMOOTHED_WINDOWS))]
+    masks = ((w, validation_mask(config, store.empty(w.title, w.start, w.stop), row))
+             for row, w in enumerate(taken * max(1, SMOOTHED_WINDOWS // len(taken))))  # fmt: skip
+    batches = (gather(store, [(window, mask)]) for window, mask in masks)
+    smoother = Smoother(config.blocks)
+    examples = ((batch.shots.float(), batch.packing, batch.masked) for batch in batches)
+    smoother.fit(examples, torch.from_numpy(global_mean(store, train)))
+    return smoother
 
 
 def sample_shots(store: Store, windows: list[Window], most: int = 8192) -> Tensor:
