@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.batches import Batch, Window, gather, microbatches
+from model.batches import Batch, Window, gather, left_out, microbatches
 from model.config import Config
 from model.masking import validation_mask
 from model.smoothing import Smoother
@@ -139,7 +139,7 @@ class Validation:
         repeats = max(1, min(repeats, most // len(chosen)))
         self.windows = chosen * repeats  # under another mask each time
         self.masks = [
-            validation_mask(config, store.empty(w.title, w.start, w.stop), row) for row, w in enumerate(self.windows)
+            validation_mask(config, left_out(store, window, config), row) for row, window in enumerate(self.windows)
         ]
         names = {window.title.title_id: None for window in self.windows}
         self.titles = {name: number for number, name in enumerate(names)}
@@ -235,6 +235,16 @@ def skill(cosine: Number, baseline: Number) -> Number:
 def most_windows(config: Config, steps: int) -> int:
     """How many windows a validation after every `steps` steps may evaluate to cost a tenth of what these cost."""
     return int(FORWARD_SHARE * steps * config.batch_sequences)
+
+
+def stall(report: dict, step: int) -> str:
+    """The sentence for a run that is still below a baseline when it should have left it behind."""
+    best = report["best_trivial"]
+    return (
+        f"This training stands still: after {step} steps its cosine at masked shots, {report['cosine']:.4f}, is not "
+        f"above the {best.replace('_', ' ')} without a model, {report['cosines'][best]['all']:.4f}; stop it and try "
+        "other rates (muon_lr, adamw_lr), or see whether the vectors tell shots apart."
+    )
 
 
 def warning(report: dict) -> str | None:

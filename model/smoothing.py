@@ -8,7 +8,9 @@ difference to it, so that its training begins at that baseline (`Config.residual
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.packing import SPECIAL_TOKENS, Packing
@@ -94,3 +96,14 @@ def _sequences(
                 shares.append(torch.where(count > 0, near / count.clamp_min(1), title))
             yield of, torch.stack([*shares, title])
         first += n
+
+
+def moving_average(fused: NDArray[np.floating], reach: int = BANDS[-1][1]) -> NDArray[np.float32]:
+    """The mean of each shot and of those within `reach` shots on either side: (n, D) -> (n, D). What smoothing alone
+    gives, so what a contextual vector has to beat.
+    """
+    sums = np.concatenate([np.zeros_like(fused[:1], dtype=np.float64), np.cumsum(fused, axis=0, dtype=np.float64)])
+    shots = np.arange(len(fused))
+    first, stop = np.maximum(shots - reach, 0), np.minimum(shots + reach + 1, len(fused))
+    mean: NDArray[np.float32] = ((sums[stop] - sums[first]) / (stop - first)[:, None]).astype(np.float32)
+    return mean

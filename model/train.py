@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.batches import Batch, Resident, Window, gather, predictable, split, training_batches, windows_of
+from model.batches import Batch, Resident, Window, gather, left_out, predictable, split, training_batches, windows_of
 from model.checkpoint import (
     ARCHITECTURE,
     Checkpoints,
@@ -40,7 +40,7 @@ from model.distributed import Place
 from model.encoder import Encoder
 from model.files import write_atomically
 from model.masking import INITIAL_WEIGHTS, random_words, validation_mask
-from model.metrics import Validation, global_mean, most_windows, warning
+from model.metrics import Validation, global_mean, most_windows, stall, warning
 from model.objective import MaskedShotModelling
 from model.optim import clip_gradients, learning_rate_factor, optimizers, set_learning_rates, update_ema
 from model.precision import matmul_dtype
@@ -50,6 +50,7 @@ from model.smoothing import Smoother
 from model.store import Store
 
 LONGEST_SILENCE = 10.0  # seconds, as far as steps end in between
+STALLED_AFTER = 5  # warm-ups, after which a run that learns is above every baseline
 SMOOTHED_WINDOWS = 64  # that the smoother's weights are fitted on
 TERMINATED = 128 + signal.SIGTERM  # exit status of a run that was stopped and can go on
 
@@ -84,9 +85,10 @@ class Run:
                 f"batch_sequences is {config.batch_sequences}, fewer than the {self.place.ranks} ranks to share them."
             )
         train, held_out = split(store.entries, config)
-        self.train, self.held_out = (predictable(store, windows_of(side, config)) for side in (train, held_out))
+        self.train, self.held_out = (predictable(store, windows_of(side, config), config) for side in (train, held_out))
         if not self.train:
-            raise ValueError("No shot of the titles to train on has any modality.")
+            wanted = f"any of {', '.join(config.predicted_with)}" if config.predicted_with else "any modality"
+            raise ValueError(f"No shot of the titles to train on has {wanted}.")
         self.last_step = config.max_steps if held_out else config.fixed_steps
         self.evaluate_every = steps_between_validations(config, len(self.train)) if held_out else config.evaluate_every
         self.dtype = {
@@ -239,6 +241,9 @@ class Run:
         else:
             progress.evaluations_since_best += 1
         self.say(describe(progress.step, report))
+        by_now = STALLED_AFTER * self.config.warmup_steps
+        if report["skill"] <= 0 and progress.step - self.evaluate_every < by_now <= progress.step:
+            self.say(in_red(stall(report, progress.step)))
 
     def predictor(self) -> Callable[[Batch], Tensor]:
         """Predictions of the weights that would be exported now."""
@@ -298,8 +303,8 @@ def steps_between_validations(config: Config, windows: int) -> int:
 def fitted_smoother(store: Store, train: list[Window], config: Config) -> Smoother:
     """The smoother of an even sample of the training windows, each under several masks where they are few."""
     taken = train[:: max(1, -(-len(train) // SMOOTHED_WINDOWS))]
-    masks = ((w, validation_mask(config, store.empty(w.title, w.start, w.stop), row))
-             for row, w in enumerate(taken * max(1, SMOOTHED_WINDOWS // len(taken))))  # fmt: skip
+    masks = ((window, validation_mask(config, left_out(store, window, config), row))
+             for row, window in enumerate(taken * max(1, SMOOTHED_WINDOWS // len(taken))))  # fmt: skip
     batches = (gather(store, [(window, mask)]) for window, mask in masks)
     smoother = Smoother(config.blocks)
     examples = ((batch.shots.float(), batch.packing, batch.masked) for batch in batches)

@@ -4,7 +4,7 @@ import torch
 
 from model.batches import Batch, split, windows_of
 from model.config import Config
-from model.metrics import Cosines, Validation, baseline_predictions, effective_rank, skill, warning
+from model.metrics import Cosines, Validation, baseline_predictions, effective_rank, skill, skills, warning
 from model.store import Store
 from model.train import fitted_smoother
 
@@ -112,3 +112,35 @@ def test_cosines_of_blocks_of_other_names_and_widths() -> None:
     cosines.add(true.clone(), true)
     assert cosines.means() == pytest.approx({"all": 1, "pose": 1, "smell": 1})
     assert cosines.counts.tolist() == [[2, 1, 2]]
+
+
+def test_skill_has_an_interval_over_titles_by_modality(validation: Validation) -> None:
+    def noisy(batch: Batch) -> torch.Tensor:
+        return batch.targets.float() + 0.03 * torch.randn(
+            batch.targets.shape, generator=torch.Generator().manual_seed(0)
+        )
+
+    report = validation.report(noisy)
+    assert report["skills"].keys() == report["cosines"]["encoder"].keys()
+    for part, of in report["skills"].items():
+        best = max(report["cosines"][name][part] for name in validation.baselines)
+        assert report["cosines"][of["best_trivial"]][part] == best
+        assert of["skill"] == pytest.approx(skill(report["cosines"]["encoder"][part], best))
+    assert report["skills"]["all"]["skill"] == pytest.approx(report["skill"])
+
+
+def test_an_interval_is_narrow_where_titles_agree_and_missing_where_they_are_few() -> None:
+    def cosines(by_title: list[float]) -> Cosines:
+        made = Cosines.none({"pose": slice(0, 2)}, len(by_title))
+        made.counts[:] = 10
+        made.sums[:] = 10 * np.array(by_title)[:, None]
+        return made
+
+    alike = skills(cosines([0.6] * 8), {"mean": cosines([0.5] * 8)})["all"]
+    assert (alike["low"], alike["high"]) == pytest.approx((0.2, 0.2))
+    apart = skills(cosines([0.4, 0.8] * 4), {"mean": cosines([0.5] * 8)})["all"]
+    assert apart["low"] is not None
+    assert apart["high"] is not None
+    assert apart["low"] < 0.1 < apart["skill"] < 0.3 < apart["high"]
+    few = skills(cosines([0.6, 0.7]), {"mean": cosines([0.5, 0.5])})["all"]
+    assert (few["low"], few["high"]) == (None, None)
