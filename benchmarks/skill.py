@@ -1,6 +1,6 @@
 """Skill over the best predictor without a model, on titles that decided nothing: neither weights, rates nor the step.
 
-    python benchmarks/skill.py STORE [--seeds 5] [--first 0] [--change '{"residual": false}'] [--titles 0.25]
+    python benchmarks/skill.py STORE [--seeds 5] [--first 0] [--change '{"blend": false}'] [--titles 0.25]
 
 STORE is what a training by the graph leaves behind, such as .dagster/training/vectors after `make demo`, or what
 synthetic_catalogue.py writes. A seed sets a share of the titles aside; the embedded preset trains on the others,
@@ -48,8 +48,12 @@ def judged(store: Store, config: Config, aside: float, folder: Path) -> dict:
         with torch.no_grad():
             return objective.predict(batch)[0]
 
-    training, windows = (predictable(store, windows_of(titles, config), config) for titles in (known, unknown))
-    report = Validation(store, training, windows, config, fitted_smoother(store, training, config), 512).report(predict)
+    trained = {window.title.title_id for window in run.train}
+    training = predictable(store, windows_of((t for t in known if t.title_id in trained), config), config)
+    windows = predictable(store, windows_of(unknown, config), config)
+    smoother = encoder.smoother if config.blend else fitted_smoother(store, training, config)
+    validation = Validation(store, training, windows, config, smoother, 512)
+    report = validation.report(predict, encoder.blend.item() if config.blend else None)
     return report | {"steps": f"step {metrics['step']} of {metrics['steps']}", "seconds": metrics["seconds"]}
 
 
@@ -72,6 +76,8 @@ def main() -> None:
         print(
             f"seed {seed}: {report['titles']} titles, {report['steps']} in {report['seconds']:.0f} s; cosine {cosines}"
         )
+        if config.blend:
+            print(f"  the encoder alone {report['alone']['all']:.4f}; its share {report['blend']:.2f}")
         for part, of in report["skills"].items():
             print(f"  {part:<14}{skill_and_interval(of):<28} over {of['best_trivial']}", flush=True)
     drawn = np.random.default_rng(0).choice(found, size=(1000, len(found))).mean(axis=1)

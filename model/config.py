@@ -17,8 +17,10 @@ from model.modalities import WIDTHS, Widths, blocks_of
 # What fields that a stored configuration may lack meant when it was written.
 BEFORE: dict[str, Any] = {
     "modalities": (("video", 768), ("audio", 768), ("text", 768)),
-    "residual": False,
+    "blend": False,
     "base_width": None,
+    "conditioning": "token",
+    "predicted_with": (),
 }
 
 
@@ -45,9 +47,10 @@ class Config:
     # shift of every layer's norms (FiLM, Perez et al. 2018; zero at first, as adaLN-Zero of Peebles & Xie 2023).
     conditioning: Literal["token", "film"] = "token"
 
-    # Predict the difference to the smoothed visible shots (model/smoothing.py), not the shot itself as published: a
-    # training then begins at the best predictor without a model and cannot easily end below it (docs/benchmarks.md).
-    residual: bool = True
+    # Add the encoder's prediction to the smoothed visible shots (model/smoothing.py), by weights that held-out titles
+    # decide. Published is the encoder's alone; but on a small catalogue that is behind the mean of the neighbours,
+    # and beside it it is ahead (docs/benchmarks.md). Training and contextual states are the same either way.
+    blend: bool = True
 
     # ---- masked shot modelling ---------------------------------------------------------------------------------------
     mask_ratio: float = 0.2  # exactly round(mask_ratio * n) shots of n, at least one

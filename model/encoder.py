@@ -22,10 +22,6 @@ from model.config import Config
 from model.packing import SPECIAL_TOKENS, Packing
 from model.smoothing import Smoother
 
-OUTPUT_SCALE = 16.0
-"""Of the differences, x 1 / hidden: a step of AdamW then moves them alike at every width (Yang et al. 2022, "Tensor
-Programs V", table 8). Fused vectors have entries of 1 / sqrt(D), far below a weight's step times hidden."""
-
 
 class Linear(nn.Linear):
     """A linear layer whose float32 weights are cast to the type of what comes in: (..., in) -> (..., out)."""
@@ -136,21 +132,21 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = Norm(hidden)
         self.output_projection = Linear(hidden, config.fused_dim)
-        if config.residual:
+        if config.blend:
             self.smoother = Smoother(config.blocks)
+            # The share of the encoder's own prediction beside the smoother's; fitted on held-out titles.
+            self.blend = nn.Parameter(torch.tensor([0.2]), requires_grad=False)
         self.initialise()
 
     def initialise(self) -> None:
         """N(0, 0.02) as BERT; projections of unit vectors N(0, 1/width) after scaling, so that tokens start at unit
         variance; matrices that write to the residual stream smaller by sqrt(2 layers) (Radford et al. 2019, 2.3);
-        what is added to the smoother, and what a title does to the norms, zero.
+        what a title does to the norms, zero.
         """
         for name, parameter in self.named_parameters():
-            if (
-                name.startswith("smoother.")
-                or name.endswith("film.weight")
-                or (self.config.residual and name.startswith("output_projection."))
-            ):
+            if not parameter.requires_grad:  # the smoother and the blend are fitted
+                continue
+            if name.endswith("film.weight"):
                 nn.init.zeros_(parameter)
             elif name.endswith(("out.weight", "down.weight")):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.layers))
@@ -171,7 +167,7 @@ class Encoder(nn.Module):
         projection, its transpose, turns them back: attention that averages neighbours already predicts. From random
         projections that agreement has to be learnt first, and a small catalogue never gets there
         (docs/benchmarks.md). Needs m >= 2 distinct vectors, else nothing is changed; axes that the sample does not
-        have stay random and are read but not written. An encoder that predicts differences keeps its output of zero.
+        have stay random and are read but not written.
         """
         mean = shots.mean(dim=0)
         centred = shots - mean
@@ -183,8 +179,6 @@ class Encoder(nn.Module):
         scale = math.sqrt(self.config.hidden) / centred.square().sum(dim=1).mean().sqrt()
         self.input_projection.weight[:kept] = axes * scale / self.config.fused_dim**0.5
         self.input_projection.bias[:kept] = -scale * axes @ mean
-        if self.config.residual:
-            return
         self.output_projection.weight[:, :kept] = axes.T
         self.output_projection.weight[:, kept:] = 0
         self.output_projection.bias.copy_(scale * mean)
@@ -235,10 +229,11 @@ class Encoder(nn.Module):
         x = self.blocks[last - 1](x, packing, rotary, wanted, of_token)
         return self.norm(x) if last == self.config.layers else x
 
-    def predict(self, states: Tensor, smoothed: Tensor | None = None) -> Tensor:
-        """The fused vectors that states foretell. states: (m, hidden) -> (m, D), not normed
+    def predict(self, states: Tensor) -> Tensor:
+        """The fused vectors that states foretell. states: (m, hidden) -> (m, D), not normed"""
+        return self.output_projection(states)
 
-        smoothed: (m, D), what the smoother foretells of the same shots; needed where config.residual.
-        """
-        foretold: Tensor = self.output_projection(states)
-        return foretold if smoothed is None else smoothed + foretold * (OUTPUT_SCALE / self.config.hidden)
+    def blended(self, predicted: Tensor, smoothed: Tensor) -> Tensor:
+        """What `predict` and the smoother foretell of the same shots, together: (m, D) each, under config.blend."""
+        own = F.normalize(predicted, dim=1) * smoothed.norm(dim=1, keepdim=True)
+        return (1 - self.blend) * smoothed + self.blend * own

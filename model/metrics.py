@@ -27,8 +27,9 @@ REPEATS = 5  # masks per window where the held-out shots are few, so that about 
 SMALL_VALIDATION = 4096  # shots, up to which windows are repeated
 MEAN_SAMPLE = 1024  # training windows that the global mean is taken over
 FORWARD_SHARE = 0.3  # windows validated per window trained on since, at most: without a way back one costs a third
+BLENDS = tuple(step / 20 for step in range(21))  # shares of the encoder's prediction beside the smoother's
 BOOTSTRAP = 1000
-MINIMUM_TITLES = 3  # fewer have no interval
+MINIMUM_TITLES = 4  # fewer have no interval, and are not halved
 
 Scores = dict[
     str, float
@@ -55,19 +56,24 @@ class Cosines:
         shot has that modality.
         """
         predicted, true = predicted.float(), true.float()
-        whole = torch.cosine_similarity(predicted, true, dim=-1)  # (m,)
-        values, counted = [whole], [torch.ones_like(whole, dtype=torch.bool)]
+        by_block, present = [], []
         for block in self.blocks.values():
-            values.append(torch.cosine_similarity(predicted[:, block], true[:, block], dim=-1))
-            counted.append((true[:, block] != 0).any(dim=-1))
-        if "text" in self.blocks:
-            text = counted[self.parts.index("text")]
-            values += [whole, whole]
-            counted += [text, ~text]
-        counts = torch.stack(counted, dim=1)  # (m, parts)
+            by_block.append(torch.cosine_similarity(predicted[:, block], true[:, block], dim=-1))
+            present.append((true[:, block] != 0).any(dim=-1))
         rows = np.zeros(len(predicted), dtype=np.int64) if titles is None else titles
-        np.add.at(self.sums, rows, torch.where(counts, torch.stack(values, dim=1), 0).double().cpu().numpy())
-        np.add.at(self.counts, rows, counts.double().cpu().numpy())
+        whole = torch.cosine_similarity(predicted, true, dim=-1)
+        self.add_values(whole, torch.stack(by_block, dim=1), torch.stack(present, dim=1), rows)
+
+    def add_values(self, whole: Tensor, by_block: Tensor, present: Tensor, titles: NDArray[np.int64]) -> None:
+        """Cosines of whole vectors, (m,), and of their blocks, (m, blocks), where these are present."""
+        values, counted = [whole[:, None], by_block], [torch.ones_like(present[:, :1]), present]
+        if "text" in self.blocks:
+            text = present[:, [list(self.blocks).index("text")]]
+            values += [whole[:, None], whole[:, None]]
+            counted += [text, ~text]
+        counts = torch.cat(counted, dim=1)  # (m, parts)
+        np.add.at(self.sums, titles, torch.where(counts, torch.cat(values, dim=1), 0).double().cpu().numpy())
+        np.add.at(self.counts, titles, counts.double().cpu().numpy())
 
     def means(self) -> Scores:
         """Parts that no shot belongs to are left out."""
@@ -131,8 +137,7 @@ class Validation:
         self, store: Store, train: list[Window], held_out: list[Window], config: Config, smoother: Smoother, most: int
     ) -> None:
         """smoother: fitted on the training windows. most: windows to evaluate at once, masks of one counted apart."""
-        self.store = store
-        self.config = config
+        self.store, self.config, self.smoother = store, config, smoother
         most = min(config.validation_windows, max(1, most))
         chosen = held_out[:: max(1, -(-len(held_out) // most))]
         repeats = min(REPEATS, max(1, SMALL_VALIDATION // sum(window.shots for window in chosen)))
@@ -169,21 +174,41 @@ class Validation:
         for group in microbatches(lengths, list(range(len(lengths))), self.config.microbatch_shots):
             yield self.batch(group)
 
-    def report(self, predict: Callable[[Batch], Tensor]) -> dict:
-        """The validation report of a model. predict: a batch -> (m, D) predictions of its masked shots."""
-        cosines, predictions, targets = Cosines.none(self.config.blocks, len(self.titles)), [], []
+    def report(self, predict: Callable[[Batch], Tensor], blend: float | None = None) -> dict:
+        """The validation report of a model. predict: a batch -> (m, D) predictions of its masked shots.
+
+        Under config.blend they are added to the smoother's with the share `blend`. Where that is None it is found
+        here, and the cosines are cross-fitted: those of half of the titles with the share that the other half found.
+        """
+        alone, predictions, targets = Cosines.none(self.config.blocks, len(self.titles)), [], []
+        products = []
         sampled = 0
         for batch, titles in self.batches():
             predicted, true = predict(batch).float().cpu(), batch.targets.float()
-            cosines.add(predicted, true, titles)
+            alone.add(predicted, true, titles)
+            if self.config.blend:
+                smoothed = self.smoother(batch.shots.float(), batch.packing, batch.masked, batch.masked)
+                products.append(Products.of(self.config.blocks, predicted, smoothed, true, titles))
             if sampled < RANK_SAMPLE:
                 predictions.append(torch.nn.functional.normalize(predicted, dim=1)[: RANK_SAMPLE - sampled])
                 targets.append(true[: RANK_SAMPLE - sampled])
                 sampled += len(predictions[-1])
+        cosines, extra = alone, {}
+        if self.config.blend:
+            together = Products.joined(products)
+            found = together.best_blend() if blend is None else blend
+            cosines = Cosines.none(self.config.blocks, len(self.titles))
+            apart = blend is None and len(self.titles) >= MINIMUM_TITLES
+            halves = [together.titles % 2 == half for half in (0, 1)] if apart else []
+            for mine, others in zip(halves, reversed(halves), strict=True):
+                together.chosen(mine).add_to(cosines, together.chosen(others).best_blend())
+            if not apart:
+                together.add_to(cosines, found)
+            extra = {"blend": found, "alone": alone.means()}
         scores = cosines.means()
         best = max(self.baselines, key=lambda name: self.baselines[name]["all"])
         return {
-            "loss": 1 - scores["all"],
+            "loss": 1 - alone.means()["all"],  # of what is trained: the blend is good long before the states are
             "cosine": scores["all"],
             "skill": skill(scores["all"], self.baselines[best]["all"]),
             "best_trivial": best,
@@ -194,7 +219,64 @@ class Validation:
             "masked_shots": int(cosines.counts[:, 0].sum()),
             "windows": len(self.windows),
             "titles": len(self.titles),
+            **extra,
         }
+
+
+@dataclass
+class Products:
+    """Inner products of m shots by block, from which the cosine of every blend follows: a prediction p of unit norm, a
+    smoother's s and the truth t.
+    """
+
+    pp: Tensor  # (m, blocks), as are the others
+    ps: Tensor
+    pt: Tensor
+    ss: Tensor
+    st: Tensor
+    tt: Tensor
+    titles: NDArray[np.int64]  # (m,)
+
+    @classmethod
+    def of(cls, blocks: Blocks, p: Tensor, s: Tensor, t: Tensor, titles: NDArray[np.int64]) -> "Products":
+        """p, s, t: (m, D)"""
+        p = torch.nn.functional.normalize(p, dim=1)
+
+        def by_block(a: Tensor, b: Tensor) -> Tensor:
+            return torch.stack([(a[:, block] * b[:, block]).sum(dim=1) for block in blocks.values()], dim=1).double()
+
+        return cls(*(by_block(a, b) for a, b in ((p, p), (p, s), (p, t), (s, s), (s, t), (t, t))), titles)
+
+    @classmethod
+    def joined(cls, parts: list["Products"]) -> "Products":
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        *products, titles = (list(column) for column in columns)
+        return cls(*(torch.cat(column) for column in products), np.concatenate(titles))
+
+    def chosen(self, rows: NDArray[np.bool_]) -> "Products":
+        *products, titles = vars(self).values()
+        return Products(*(column[torch.from_numpy(rows)] for column in products), titles[rows])
+
+    def best_blend(self) -> float:
+        """The share of p, of those in BLENDS, with which the mean cosine to t is highest; the least where several are.
+
+        One number and no scale of any block: a prediction that tells nothing has no other way to help than by chance.
+        """
+        cosines = [float(self.cosines(share)[0].mean()) for share in BLENDS]
+        return BLENDS[int(np.argmax(cosines))]
+
+    def cosines(self, share: float) -> tuple[Tensor, Tensor]:
+        """To t, of (1 - share) * s + share * p at the norm of s: of whole vectors, (m,), and of blocks, (m, blocks)."""
+        a, b = 1 - share, share * self.ss.sum(dim=1, keepdim=True).sqrt()
+        dot, square = a * self.st + b * self.pt, a**2 * self.ss + 2 * a * b * self.ps + b**2 * self.pp
+
+        def cosine(dot: Tensor, square: Tensor, true: Tensor) -> Tensor:
+            return dot / (square.clamp_min(1e-24) * true.clamp_min(1e-24)).sqrt()
+
+        return cosine(dot.sum(1), square.sum(1), self.tt.sum(1)), cosine(dot, square, self.tt)
+
+    def add_to(self, cosines: Cosines, share: float) -> None:
+        cosines.add_values(*self.cosines(share), self.tt > 0, self.titles)
 
 
 class Skill(TypedDict):

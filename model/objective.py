@@ -29,12 +29,7 @@ class MaskedShotModelling(nn.Module):
             query_indices,
         )
         # Only predicted shots go through the rest of the last block and the output projection.
-        rows = torch.searchsorted(query_indices, predicted)
-        smoothed = None
-        if self.encoder.config.residual:
-            shots = batch.shots.to(self.dtype)
-            smoothed = self.encoder.smoother(shots, batch.packing, batch.masked, query_indices)[rows]
-        predictions = self.encoder.predict(states[rows], smoothed)
+        predictions = self.encoder.predict(states[torch.searchsorted(query_indices, predicted)])
         whole, part = predictions.split([len(batch.predicted), len(batch.partly_masked)])
         return whole, part
 

@@ -2,8 +2,8 @@
 
 Neighbours' means that are drawn towards the title's and the catalogue's mean are the best that is known without a model
 of context (docs/benchmarks.md). Here their few weights, by block and by distance, are those of least squares on
-training titles. The smoother is a baseline of every validation (model/metrics.py), and an encoder can predict the
-difference to it, so that its training begins at that baseline (`Config.residual`).
+training titles. The smoother is a baseline of every validation (model/metrics.py), and an encoder's predictions can be
+added to it (`Config.blend`), so that they need not say again what the neighbours say.
 """
 
 from collections.abc import Iterable, Iterator

@@ -104,11 +104,11 @@ class Run:
             if config.projections == "principal" and init is None:
                 encoder.initialise_projections(sample_shots(store, self.train))
         self.smoother = fitted_smoother(store, self.train, config)
-        if config.residual:
-            encoder.smoother.load_state_dict(self.smoother.state_dict())
         data = store.fingerprint
         if init is not None:
             data += ":" + initialise_from(encoder, config, init)
+        if config.blend:
+            encoder.smoother.load_state_dict(self.smoother.state_dict())
         self.encoder = encoder.to(self.place.device)
         self.optimizers = optimizers(self.encoder, config)
         self.ema = (
@@ -225,6 +225,9 @@ class Run:
         started = time.monotonic()
         report = validation.report(self.predictor())
         progress = self.progress
+        if self.config.blend:
+            for blend in (self.encoder.blend, *([self.ema["blend"]] if self.ema is not None else [])):
+                blend.data.copy_(torch.tensor([report["blend"]]))
         log.write(
             {
                 "step": progress.step,

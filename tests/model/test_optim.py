@@ -29,7 +29,8 @@ def test_every_parameter_is_in_exactly_one_group(
         for parameter in g["params"]
     ]
     assert len(grouped) == len(set(map(id, grouped)))
-    assert set(map(id, grouped)) == set(map(id, encoder.parameters()))
+    assert set(map(id, grouped)) == {id(p) for p in encoder.parameters() if p.requires_grad}
+    assert all(p.requires_grad for name, p in encoder.named_parameters() if not name.startswith(("smoother.", "blend")))
 
 
 def test_muon_has_the_hidden_matrices_each_on_its_own_and_nothing_else(small: Config) -> None:

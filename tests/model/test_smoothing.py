@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from model.batches import Batch
+from model.checkpoint import read_export
 from model.config import Config
-from model.metrics import Validation
-from model.objective import MaskedShotModelling
+from model.metrics import Cosines, Products, Validation
 from model.packing import Packing
 from model.smoothing import BANDS, Smoother, moving_average
 from model.store import Store
@@ -82,18 +83,50 @@ def test_least_squares_finds_the_weights_that_made_the_shots() -> None:
     torch.testing.assert_close(found.mean, true.mean, rtol=0.05, atol=0.05)
 
 
-def test_an_encoder_that_predicts_differences_begins_at_the_baseline(
+def test_a_blend_is_never_far_below_the_baseline_and_its_cosines_are_those_of_the_vectors(
     tmp_path: Path, store: Store, small: Config
 ) -> None:
     run = Run(small, store, tmp_path / "run", say=lambda _: None)
-    report = Validation(store, run.train, run.held_out, small, run.smoother, 512).report(run.predictor())
-    assert report["cosines"]["encoder"] == pytest.approx(report["cosines"]["shrunken_neighbours"], abs=1e-5)
+    validation = Validation(store, run.train, run.held_out, small, run.smoother, 512)
+    noise = torch.Generator().manual_seed(0)
+
+    def guess(batch: Batch) -> torch.Tensor:
+        return batch.targets.float() + 0.05 * torch.randn(batch.targets.shape, generator=noise)
+
+    report = validation.report(guess)
+    assert report["cosine"] > max(report["alone"]["all"], report["cosines"]["shrunken_neighbours"]["all"])
+    # Random numbers get next to no share.
+    useless = validation.report(lambda batch: torch.randn(batch.targets.shape, generator=noise))
+    assert useless["cosine"] > useless["cosines"]["shrunken_neighbours"]["all"] - 0.01
+
+    # The same from the vectors themselves.
+    run.encoder.blend.data.copy_(torch.tensor([0.3]))
+    (batch, titles), *_ = validation.batches()
+    predicted, smoothed = (
+        torch.randn(batch.targets.shape, generator=noise),
+        run.smoother(batch.shots.float(), batch.packing, batch.masked, batch.masked),
+    )
+    expected, found = (Cosines.none(small.blocks, len(validation.titles)) for _ in range(2))
+    expected.add(run.encoder.blended(predicted, smoothed), batch.targets, titles)
+    products = Products.of(small.blocks, predicted, smoothed, batch.targets.float(), titles)
+    Products.joined([products]).add_to(found, 0.3)
+    assert found.means() == pytest.approx(expected.means(), abs=1e-5)
 
 
-def test_an_encoder_that_predicts_shots_has_no_smoother(tmp_path: Path, store: Store, small: Config) -> None:
-    run = Run(dataclasses.replace(small, residual=False), store, tmp_path / "run", say=lambda _: None)
-    assert not any("smoother" in name for name, _ in run.encoder.named_parameters())
-    assert isinstance(run.objective, MaskedShotModelling)
+def test_a_run_keeps_the_blend_that_its_validation_found(tmp_path: Path, store: Store, small: Config) -> None:
+    run = Run(dataclasses.replace(small, ema_decay=0.5), store, tmp_path / "run", say=lambda _: None)
+    run.fit()
+    metrics = run.finish()
+    kept = read_export(run.folder.export)
+    assert kept.blend.item() == pytest.approx(metrics["validation"]["blend"])
+    torch.testing.assert_close(kept.smoother.weights, run.smoother.weights)
+
+
+def test_an_encoder_alone_has_no_smoother(tmp_path: Path, store: Store, small: Config) -> None:
+    run = Run(dataclasses.replace(small, blend=False), store, tmp_path / "run", say=lambda _: None)
+    assert not any("smoother" in name or "blend" in name for name, _ in run.encoder.named_parameters())
+    run.fit()
+    assert "blend" not in run.finish()["validation"]
 
 
 @pytest.mark.parametrize("n", [1, 5, 40])

@@ -154,7 +154,7 @@ OPTIONS = {
     "cosine schedule": {"schedule": "cosine"},
     "no clipping": {"clip_norm": 0.0},
     "bf16": {"precision": "bf16"},
-    "shots, not differences": {"residual": False},
+    "an encoder alone": {"blend": False},
     "titles in every layer": {"conditioning": "film"},
     "shots with text alone": {"predicted_with": ("text",)},
     "microbatches": {"microbatch_shots": 20},
@@ -437,9 +437,7 @@ def test_titles_whose_shots_have_no_modality_at_all_are_refused(tmp_path: Path, 
 
 def test_a_run_below_the_baselines_after_its_warm_up_says_so_once(tmp_path: Path, store: Store, small: Config) -> None:
     said: list[str] = []
-    config = dataclasses.replace(
-        small, residual=False, projections="random", muon_lr=1e-6, adamw_lr=1e-6, warmup_steps=1
-    )
+    config = dataclasses.replace(small, blend=False, projections="random", muon_lr=1e-6, adamw_lr=1e-6, warmup_steps=1)
     Run(config, store, tmp_path / "run", say=said.append).fit()
     warned = [line for line in said if "stands still" in line]
     assert len(warned) == 1
