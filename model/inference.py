@@ -1,10 +1,15 @@
 """Inference: contextual embeddings of titles of any length.
 
+    python -m model.inference EXPORT FOLDER --out OUT     of somebody's own vectors (docs/own_vectors.md)
+
 A title over 512 shots is read in windows of 512 at stride 256, and each shot is taken from the window in which it
 is most central. Windows of many titles share a batch; packed as they are, they do not see each other, and the
 result is float32 arithmetic throughout, so a shot's vector does not depend on what it was batched with.
 """
 
+import argparse
+import io
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +23,8 @@ from torch import Tensor
 from model.checkpoint import from_tensors, read_export
 from model.config import Config
 from model.encoder import Encoder
+from model.files import write_atomically
+from model.own_vectors import OwnVectors
 from model.packing import Packing
 from model.smoothing import moving_average
 from model.windows import most_central, windows
@@ -189,3 +196,51 @@ def _states(
         layer=layer,
     )
     return states
+
+
+def contextualise_own(export: Path, folder: Path, out: Path, layer: int | None = None) -> int:
+    """Writes each title's contextual embeddings, (n, hidden) float32, into `out` under its file's name; returns how
+    many titles. Raises ValueError when vectors and encoder do not fit together.
+    """
+    encoder, own = load(export), OwnVectors.open(folder)
+    config = encoder.config
+    if own.modalities != config.modalities:
+        theirs, ours = (", ".join(f"{n} {w}" for n, w in given) for given in (own.modalities, config.modalities))
+        raise ValueError(f"The vectors in {folder} are {theirs}, and the encoder reads {ours}.")
+    if out.resolve() == folder.resolve():
+        raise ValueError("OUT must be another folder than FOLDER, whose files would be overwritten.")
+    out.mkdir(parents=True, exist_ok=True)
+    nothing = np.zeros(config.global_dim, dtype=np.float32)
+
+    def read() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        for title in own.titles:
+            vectors, about = own.read(title)
+            yield vectors, nothing if about is None else about
+
+    for title, states in zip(own.titles, contextualise_many(encoder, read(), layer), strict=True):
+        file = io.BytesIO()
+        np.save(file, states)
+        write_atomically(out / title.vectors.name, file.getvalue())
+    return len(own.titles)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m model.inference", description="Read own vectors in the context of their titles."
+    )
+    parser.add_argument("export", type=Path, help="folder of a trained encoder: export/ of a run")
+    parser.add_argument("folder", type=Path, help="own vectors (docs/own_vectors.md)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for a .npy per title, (n, hidden) float32")
+    parser.add_argument("--layer", type=int, help="0 to the number of layers; the last without it")
+    given = parser.parse_args(arguments)
+    try:
+        count = contextualise_own(given.export, given.folder, given.out, given.layer)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}")
+        return 1
+    print(f"{count} titles read in context; their embeddings are in {given.out}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """Training: masked shot modelling over a store of fused vectors.
 
     python -m model.train --config cfg.json --data STORE --out RUN [--init EXPORT]
+    python -m model.train FOLDER --out RUN                somebody's own vectors (docs/own_vectors.md)
     torchrun --nproc-per-node N -m model.train ...        the same on N processes, with the same losses
 
 RUN then holds export/ (the best weights), metrics.json, training.jsonl (one object per report) and checkpoints/.
@@ -43,6 +44,7 @@ from model.masking import INITIAL_WEIGHTS, random_words, validation_mask
 from model.metrics import Validation, global_mean, most_windows, stall, warning
 from model.objective import MaskedShotModelling
 from model.optim import clip_gradients, learning_rate_factor, optimizers, set_learning_rates, update_ema
+from model.own_vectors import OwnVectors
 from model.precision import matmul_dtype
 from model.reports import Clock, Log, Meter, describe, duration, in_red, parts, reporting
 from model.run_folder import RunFolder
@@ -367,15 +369,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m model.train", description="Train the encoder on a store of fused vectors."
     )
-    parser.add_argument("--config", type=Path, required=True, help="configuration as JSON (model.config.Config)")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the store (model.store.Store)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("folder", type=Path, nargs="?", help="own vectors (docs/own_vectors.md), kept in OUT")
+    source.add_argument("--data", type=Path, help="folder of the store (model.store.Store)")
+    parser.add_argument(
+        "--config", type=Path, help="configuration as JSON (model.config.Config); the embedded preset without it"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run in it goes on")
     parser.add_argument("--init", type=Path, help="export folder of an earlier encoder whose weights to start from")
     given = parser.parse_args(arguments)
     with reporting() as (say, hand_over):
         try:
             given.out.mkdir(parents=True, exist_ok=True)
-            metrics = train(Config.from_json(given.config.read_text()), given.data, given.out, given.init, say)
+            config = Config.from_json(given.config.read_text()) if given.config else Config.embedded()
+            data = given.data
+            if given.folder:
+                own = OwnVectors.open(given.folder)
+                config, data = own.fitted(config), given.out / "vectors"
+                own.update_store(data)
+            metrics = train(config, data, given.out, given.init, say)
         except (ValueError, OSError) as error:
             say(f"error: {error}")
             return 1
