@@ -4,6 +4,7 @@
     python benchmarks/optimisers.py compare [--steps 300] [--seeds 3]  the best of each, on several seeds
     python benchmarks/optimisers.py positions [--steps 300]          learned, sinusoidal and rotary positions
     python benchmarks/optimisers.py projections [--steps 300]        random and principal projections
+    python benchmarks/optimisers.py widths --steps 80 --layers 2 --titles 150 --shots 40 160   one grid at two widths
     python benchmarks/optimisers.py small --store STORE [--seeds 3]  what the embedded preset withholds, or nothing
 
 On the synthetic catalogue, with titles of 200 to 1,200 shots; `small` on what a training by the graph left behind, such
@@ -92,11 +93,13 @@ def withholding(store: Store, seeds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["sweep", "compare", "positions", "projections", "small"])
+    parser.add_argument("what", choices=["sweep", "compare", "positions", "projections", "widths", "small"])
     parser.add_argument("--store", type=Path)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--titles", type=int, default=200)
+    parser.add_argument("--shots", type=int, nargs=2, default=(200, 1200), help="of the shortest and longest title")
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--sequences", type=int, default=8)
     parser.add_argument(
         "--muon",
@@ -111,10 +114,10 @@ def main() -> None:
         withholding(Store.open(given.store), given.seeds)
         return
     with tempfile.TemporaryDirectory() as folder:
-        store = Store.update(Path(folder), map(stored, catalogue(given.titles)))
+        store = Store.update(Path(folder), map(stored, catalogue(given.titles, *given.shots)))
         every = max(1, given.steps // 20)
         config = dataclasses.replace(
-            Config.embedded(), batch_sequences=given.sequences, max_steps=given.steps,
+            Config.embedded(), layers=given.layers, batch_sequences=given.sequences, max_steps=given.steps,
             evaluate_every=every, warmup_steps=given.steps // 20, patience=1000, validation_windows=24, log_every=every,
             validation_share=0.1, ema_decay=0.0,
         )  # fmt: skip
@@ -139,6 +142,11 @@ def main() -> None:
         if given.what == "positions":
             for positions in ("learned", "sinusoidal", "rotary"):
                 report(config, store, positions=positions, **muon)
+        if given.what == "widths":
+            config = dataclasses.replace(config, modality_masking=0.0, global_dropout=0.0)
+            for hidden, heads in ((64, 2), (192, 6)):
+                for rate in (0.01, 0.02, 0.04):
+                    report(config, store, hidden=hidden, heads=heads, **muon | {"muon_lr": rate})
         if given.what == "projections":
             for projections in ("random", "principal"):
                 report(config, store, projections=projections, **muon)

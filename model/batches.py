@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.config import Config
@@ -69,9 +70,18 @@ def windows_of(titles: Iterable[Entry], config: Config) -> list[Window]:
     ]
 
 
-def predictable(store: Store, sequences: Iterable[Window]) -> list[Window]:
-    """The windows that have a shot to predict; the others, of shots without any modality, teach nothing."""
-    return [w for w in sequences if not store.empty(w.title, w.start, w.stop).all()]
+def predictable(store: Store, sequences: Iterable[Window], config: Config) -> list[Window]:
+    """The windows that have a shot to predict; the others teach nothing."""
+    return [window for window in sequences if not left_out(store, window, config).all()]
+
+
+def left_out(store: Store, window: Window, config: Config) -> NDArray[np.bool_]:
+    """Which of a window's shots are never predicted, (n,): those without any modality, or without any of
+    config.predicted_with."""
+    if not config.predicted_with:
+        return store.empty(window.title, window.start, window.stop)
+    shots = store.read(window.title, window.start, window.stop)
+    return ~np.any([shots[:, store.blocks[name]].any(axis=1) for name in config.predicted_with], axis=0)
 
 
 def split(titles: Iterable[Entry], config: Config) -> tuple[list[Entry], list[Entry]]:
@@ -232,7 +242,7 @@ def training_batches(
     def read(step: int) -> tuple[int, int, list[Batch]]:
         rows = [train[index] for index in order.rows(step)]
         lengths = [window.shots for window in rows]
-        masks = [training_mask(config, store.empty(w.title, w.start, w.stop), step, row) for row, w in enumerate(rows)]
+        masks = [training_mask(config, left_out(store, w, config), step, row) for row, w in enumerate(rows)]
         mine = share_of_rank(lengths, rank, ranks)
         groups = microbatches(lengths, mine, config.microbatch_shots)
         batches = [gather(store, [(rows[row], masks[row]) for row in group], resident) for group in groups]

@@ -27,6 +27,7 @@ from model.files import write_atomically
 # What an encoder's weights depend on; the rest of a configuration is about training.
 ARCHITECTURE = (
     "modalities", "layers", "hidden", "heads", "mlp_ratio", "global_dim", "max_shots", "positions", "modality_masking",
+    "blend", "conditioning",
 )  # fmt: skip
 EMA = "average/"  # what the names of the averaged weights begin with in a checkpoint
 

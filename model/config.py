@@ -15,7 +15,13 @@ from typing import Any, Literal
 from model.modalities import WIDTHS, Widths, blocks_of
 
 # What fields that a stored configuration may lack meant when it was written.
-BEFORE: dict[str, Any] = {"modalities": (("video", 768), ("audio", 768), ("text", 768))}
+BEFORE: dict[str, Any] = {
+    "modalities": (("video", 768), ("audio", 768), ("text", 768)),
+    "blend": False,
+    "base_width": None,
+    "conditioning": "token",
+    "predicted_with": (),
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,15 @@ class Config:
     # shots, with which a given loss takes far fewer steps and a small catalogue learns at all (docs/benchmarks.md).
     projections: Literal["random", "principal"] = "principal"
 
+    # How the title embedding reaches the shots: as the token [GLOBAL] alone, as published, or besides by a scale and a
+    # shift of every layer's norms (FiLM, Perez et al. 2018; zero at first, as adaLN-Zero of Peebles & Xie 2023).
+    conditioning: Literal["token", "film"] = "token"
+
+    # Add the encoder's prediction to the smoothed visible shots (model/smoothing.py), by weights that held-out titles
+    # decide. Published is the encoder's alone; but on a small catalogue that is behind the mean of the neighbours,
+    # and beside it it is ahead (docs/benchmarks.md). Training and contextual states are the same either way.
+    blend: bool = True
+
     # ---- masked shot modelling ---------------------------------------------------------------------------------------
     mask_ratio: float = 0.2  # exactly round(mask_ratio * n) shots of n, at least one
     mask_ratio_end: float | None = None  # the ratio moves linearly to this one during training; None: it stays
@@ -48,14 +63,19 @@ class Config:
     swap_ratio: float = 0.02
     keep_ratio: float = 0.02
     global_dropout: float = 0.0  # share of sequences whose title embedding is replaced by zeros
+    # Only shots that have one of these modalities are predicted, as those with speech in a catalogue of text; (): all.
+    predicted_with: tuple[str, ...] = ()
     loss: Literal["cosine", "mse"] = "cosine"
 
     # ---- optimisation ------------------------------------------------------------------------------------------------
     optimizer: Literal["muon", "adamw"] = "muon"  # of the hidden matrices; the rest is always AdamW's
     muon_lr: float = 0.02  # scaled per matrix by 0.2 * sqrt(max(rows, columns)), "match_rms_adamw"
-    muon_momentum: float = 0.95
-    adamw_lr: float = 3e-4
-    adamw_betas: tuple[float, float] = (0.9, 0.95)
+    # The width that muon_lr was measured at: sqrt(base_width / hidden) of it is used, so that an update's spectral norm
+    # is the same at every width (Yang et al. 2023, "A Spectral Condition for Feature Learning"). None: as it is.
+    base_width: int | None = 256
+    muon_momentum: float = 0.8
+    adamw_lr: float = 3e-3  # of projections and vectors, the same at every width
+    adamw_betas: tuple[float, float] = (0.8, 0.95)
     weight_decay: float = 0.01
     schedule: Literal["cosine", "trapezoid"] = "trapezoid"
     warmup_steps: int = 100
@@ -114,6 +134,11 @@ class Config:
             problems.append("hidden must be a multiple of twice the heads")
         if not problems and self.stride > self.max_shots:
             problems.append("stride must not exceed max_shots, or shots between windows would be skipped")
+        if self.base_width is not None and not (isinstance(self.base_width, int) and self.base_width >= 1):
+            problems.append("base_width must be a whole number of at least 1, or null")
+        known = {block[0] for block in self.modalities} if not problems else set()
+        if not problems and not known.issuperset(self.predicted_with):
+            problems.append(f"predicted_with must name some of {', '.join(sorted(known))}")
         if self.minimum_groups < 2:
             problems.append("minimum_groups must be at least 2: a validation group must leave something to train on")
         if problems:
@@ -140,7 +165,8 @@ class Config:
         return cls(
             layers=4, hidden=256, heads=4, global_dim=768, batch_sequences=16, max_steps=2000,
             evaluate_every=100, warmup_steps=20, log_every=5, patience=4, validation_share=0.2,
-            muon_lr=0.01, adamw_lr=1e-3, ema_decay=0.9, modality_masking=0.3, global_dropout=0.3,
+            muon_lr=0.01, muon_momentum=0.95, adamw_lr=1e-3, adamw_betas=(0.9, 0.95), ema_decay=0.9,
+            modality_masking=0.3, global_dropout=0.3,
         )  # fmt: skip
 
     def to_json(self) -> str:
@@ -168,8 +194,8 @@ class Config:
         if unknown:
             raise ValueError(f"The configuration has unknown fields: {', '.join(unknown)}.")
         values = BEFORE | values
-        if "adamw_betas" in values:
-            values["adamw_betas"] = tuple(values["adamw_betas"])
+        for name in {"adamw_betas", "predicted_with"} & values.keys():
+            values[name] = tuple(values[name])
         with contextlib.suppress(TypeError):  # what is no list of lists is refused by name
             values["modalities"] = tuple(tuple(block) for block in values["modalities"])
         return cls(**values)

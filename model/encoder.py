@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from model.attention import Rotation, attend, frequencies
 from model.config import Config
 from model.packing import SPECIAL_TOKENS, Packing
+from model.smoothing import Smoother
 
 
 class Linear(nn.Linear):
@@ -77,25 +78,39 @@ class Block(nn.Module):
         self.mlp_norm = Norm(hidden)
         self.up = Linear(hidden, config.mlp_ratio * hidden)
         self.down = Linear(config.mlp_ratio * hidden, hidden)
+        if config.conditioning == "film":
+            self.film = Linear(hidden, 4 * hidden)  # scale and shift of both norms
 
     def forward(
-        self, x: Tensor, packing: Packing, rotary: Rotation | None, query_indices: Tensor | None = None
+        self,
+        x: Tensor,
+        packing: Packing,
+        rotary: Rotation | None,
+        query_indices: Tensor | None = None,
+        title: Tensor | None = None,
     ) -> Tensor:
         """x: (T, hidden) -> (T, hidden), or (A, hidden) of the tokens `query_indices`.
 
-        rotary: None where the positions are added to x.
+        rotary: None where the positions are added to x. title: (T, hidden), each token's title, under "film".
         """
-        y = self.attention_norm(x)
+        scale, shift, mlp_scale, mlp_shift = (None,) * 4 if title is None else self.film(title).chunk(4, dim=-1)
+        y = modulated(self.attention_norm(x), scale, shift)
         k, v = (layer(y).unflatten(-1, (self.heads, -1)) for layer in (self.key, self.value))
         if rotary is not None:
             k = rotary(k)
         if query_indices is not None:
             x, y, rotary = x[query_indices], y[query_indices], rotary and rotary.at(query_indices)
+            if mlp_scale is not None and mlp_shift is not None:
+                mlp_scale, mlp_shift = mlp_scale[query_indices], mlp_shift[query_indices]
         q = self.query(y).unflatten(-1, (self.heads, -1))
         if rotary is not None:
             q = rotary(q)
         x = x + self.out(attend(q, k, v, packing, query_indices).flatten(1))
-        return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
+        return x + self.down(F.gelu(self.up(modulated(self.mlp_norm(x), mlp_scale, mlp_shift))))
+
+
+def modulated(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    return x if scale is None or shift is None else x * (1 + scale) + shift
 
 
 class Encoder(nn.Module):
@@ -117,14 +132,23 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = Norm(hidden)
         self.output_projection = Linear(hidden, config.fused_dim)
+        if config.blend:
+            self.smoother = Smoother(config.blocks)
+            # The share of the encoder's own prediction beside the smoother's; fitted on held-out titles.
+            self.blend = nn.Parameter(torch.tensor([0.2]), requires_grad=False)
         self.initialise()
 
     def initialise(self) -> None:
         """N(0, 0.02) as BERT; projections of unit vectors N(0, 1/width) after scaling, so that tokens start at unit
-        variance; matrices that write to the residual stream smaller by sqrt(2 layers) (Radford et al. 2019, 2.3).
+        variance; matrices that write to the residual stream smaller by sqrt(2 layers) (Radford et al. 2019, 2.3);
+        what a title does to the norms, zero.
         """
         for name, parameter in self.named_parameters():
-            if name.endswith(("out.weight", "down.weight")):
+            if not parameter.requires_grad:  # the smoother and the blend are fitted
+                continue
+            if name.endswith("film.weight"):
+                nn.init.zeros_(parameter)
+            elif name.endswith(("out.weight", "down.weight")):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.layers))
             elif name in ("input_projection.weight", "global_projection.weight"):
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
@@ -197,11 +221,19 @@ class Encoder(nn.Module):
         last = self.config.layers if layer is None else layer
         if last == 0:
             return x[wanted]
+        of_token = None
+        if self.config.conditioning == "film":
+            of_token = title.repeat_interleave(packing.cu_seqlens.diff(), dim=0)
         for block in self.blocks[: last - 1]:
-            x = block(x, packing, rotary)
-        x = self.blocks[last - 1](x, packing, rotary, wanted)
+            x = block(x, packing, rotary, title=of_token)
+        x = self.blocks[last - 1](x, packing, rotary, wanted, of_token)
         return self.norm(x) if last == self.config.layers else x
 
     def predict(self, states: Tensor) -> Tensor:
         """The fused vectors that states foretell. states: (m, hidden) -> (m, D), not normed"""
         return self.output_projection(states)
+
+    def blended(self, predicted: Tensor, smoothed: Tensor) -> Tensor:
+        """What `predict` and the smoother foretell of the same shots, together: (m, D) each, under config.blend."""
+        own = F.normalize(predicted, dim=1) * smoothed.norm(dim=1, keepdim=True)
+        return (1 - self.blend) * smoothed + self.blend * own

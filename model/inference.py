@@ -26,6 +26,7 @@ from model.encoder import Encoder
 from model.files import write_atomically
 from model.own_vectors import OwnVectors
 from model.packing import Packing
+from model.smoothing import moving_average
 from model.windows import most_central, windows
 
 SHOTS_AT_ONCE = 4096  # in one pass through the encoder, unless one window is longer
@@ -65,10 +66,49 @@ def contextualise(
 
     shots: (n, D) fused vectors in story order, n >= 1, D as the encoder's `config.modalities`
     say; zeros for a shot without any. global_embedding: (g,); zeros for a title without metadata.
-    layer: 0 ... layers; the last one by default (Encoder.forward says what each is).
+    layer: 0 ... layers; the last one by default (Encoder.forward says what each is; `read_out` joins several).
     Returns (n, hidden) float32. Raises ValueError for wrong shapes, NaN or infinity, and a layer that is not there.
     """
     return next(contextualise_many(encoder, [(shots, global_embedding)], layer))
+
+
+def read_out(
+    encoder: Encoder,
+    shots: NDArray[np.floating],
+    global_embedding: NDArray[np.floating],
+    parts: str = "last",
+) -> NDArray[np.float32]:
+    """What is published of one title's shots: one or several parts, joined. No one of them serves every task best
+    (docs/benchmarks.md).
+
+    parts: names joined by "+". `last`, `middle` (layer layers // 2) and `layer0`, `layer1`, ... are the encoder's
+    layers, `fused` the shots themselves, `average` their moving average (model.smoothing.moving_average).
+    shots, global_embedding: as in `contextualise`. A single layer is given as it is, everything else with every part at
+    the same norm and one norm in all. Returns (n, sum of the parts' widths) float32.
+    Raises ValueError as `contextualise`, and for an unknown part.
+    """
+    made = []
+    for part in parts.split("+"):
+        if part == "fused":
+            made.append(shots.astype(np.float32))
+        elif part == "average":
+            made.append(moving_average(shots))
+        else:
+            made.append(contextualise(encoder, shots, global_embedding, layer_of(part, encoder.config)))
+    if len(made) == 1:
+        return made[0]
+    normed = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in made]
+    joined: NDArray[np.float32] = np.concatenate(normed, axis=1) / np.float32(len(made) ** 0.5)
+    return joined
+
+
+def layer_of(part: str, config: Config) -> int:
+    """The number of the layer that a part of a read-out names. Raises ValueError for any other part."""
+    named = {"last": config.layers, "middle": config.layers // 2}
+    layers = named | {f"layer{number}": number for number in range(config.layers + 1)}
+    if part not in layers:
+        raise ValueError(f"There is no read-out {part!r}; there are fused, average, {', '.join(layers)}.")
+    return layers[part]
 
 
 def contextualise_many(

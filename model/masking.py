@@ -60,7 +60,7 @@ def mask_ratio(config: Config, step: int) -> float:
 def training_mask(config: Config, empty: NDArray[np.bool_], step: int, row: int) -> Mask:
     """The mask of row `row` of training step `step`.
 
-    empty: (n,) of the sequence's shots, those without any modality. They are seen, but nothing is asked of them.
+    empty: (n,) of the sequence's shots, those of which nothing is asked (`model.batches.left_out`). They are seen.
     """
     seed = config.seed
     order = permutation(len(empty), seed, MASKS, step, row)

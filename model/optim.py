@@ -16,20 +16,24 @@ from model.config import Config
 from model.precision import matmul_dtype
 
 HIDDEN_MATRICES = ("query.weight", "key.weight", "value.weight", "out.weight", "up.weight", "down.weight")
-PROJECTIONS = ("input_projection.weight", "global_projection.weight", "output_projection.weight")
+PROJECTIONS = (
+    "input_projection.weight", "global_projection.weight", "output_projection.weight", "film.weight",
+)  # fmt: skip
 
 
 def parameter_groups(encoder: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """The encoder's parameters by group, each in exactly one.
+    """The encoder's parameters that are trained by group, each in exactly one.
 
     hidden: the blocks' matrices. projections: matrices to and from the embedding spaces. vectors: biases, norms,
     special tokens and positions, which are not decayed. Raises ValueError for a parameter that belongs to none.
     """
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {"hidden": [], "projections": [], "vectors": []}
     for name, parameter in encoder.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if name.startswith("blocks.") and name.endswith(HIDDEN_MATRICES):
             groups["hidden"].append((name, parameter))
-        elif name in PROJECTIONS:
+        elif name.endswith(PROJECTIONS):
             groups["projections"].append((name, parameter))
         elif parameter.ndim == 1 or name in ("positions.table", "modality_masks"):
             groups["vectors"].append((name, parameter))
@@ -119,9 +123,14 @@ def learning_rate_factor(config: Config, step: int, last_step: int) -> float:
     return warm * min(1.0, left / config.decay_share)
 
 
+def muon_lr(config: Config) -> float:
+    """The peak rate at the configuration's width: `Config.base_width` says why."""
+    return config.muon_lr * math.sqrt((config.base_width or config.hidden) / config.hidden)
+
+
 def set_learning_rates(made: dict[str, torch.optim.Optimizer], config: Config, factor: float) -> dict[str, float]:
     """Sets both rates to their peak times factor and returns them, {"lr_muon": ..., "lr_adamw": ...}."""
-    peaks = {"muon": config.muon_lr, "adamw": config.adamw_lr}
+    peaks = {"muon": muon_lr(config), "adamw": config.adamw_lr}
     for name, optimizer in made.items():
         for group in optimizer.param_groups:
             group["lr"] = peaks[name] * factor

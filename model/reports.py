@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from model.files import write_atomically
-from model.metrics import Scores
+from model.metrics import Scores, Skill
 
 
 class Meter:
@@ -100,10 +100,16 @@ def describe(step: int, report: dict) -> str:
     """A validation report in one line."""
     sentence = (
         f"step {step}  validation loss {report['loss']:.4f}  cosine {parts(report['cosines']['encoder'])}  "
-        f"skill {report['skill']:+.3f} over {report['best_trivial']}  "
+        f"skill {skill_and_interval(report['skills']['all'])} over {report['best_trivial']}  "
         f"effective rank {report['effective_rank']:.0f} of {report['effective_rank_of_targets']:.0f}"
     )
     return in_red(sentence) if report["skill"] <= 0 else sentence
+
+
+def skill_and_interval(of: Skill) -> str:
+    """+0.312 [+0.290, +0.335]"""
+    interval = "" if of["low"] is None else f" [{of['low']:+.3f}, {of['high']:+.3f}]"
+    return f"{of['skill']:+.3f}{interval}"
 
 
 def duration(seconds: float) -> str:

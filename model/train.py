@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.batches import Batch, Resident, Window, predictable, split, training_batches, windows_of
+from model.batches import Batch, Resident, Window, gather, left_out, predictable, split, training_batches, windows_of
 from model.checkpoint import (
     ARCHITECTURE,
     Checkpoints,
@@ -40,17 +40,20 @@ from model.config import Config
 from model.distributed import Place
 from model.encoder import Encoder
 from model.files import write_atomically
-from model.masking import INITIAL_WEIGHTS, random_words
-from model.metrics import Validation, warning
+from model.masking import INITIAL_WEIGHTS, random_words, validation_mask
+from model.metrics import Validation, global_mean, most_windows, stall, warning
 from model.objective import MaskedShotModelling
 from model.optim import clip_gradients, learning_rate_factor, optimizers, set_learning_rates, update_ema
 from model.own_vectors import OwnVectors
 from model.precision import matmul_dtype
 from model.reports import Clock, Log, Meter, describe, duration, in_red, parts, reporting
 from model.run_folder import RunFolder
+from model.smoothing import Smoother
 from model.store import Store
 
 LONGEST_SILENCE = 10.0  # seconds, as far as steps end in between
+STALLED_AFTER = 5  # warm-ups, after which a run that learns is above every baseline
+SMOOTHED_WINDOWS = 64  # that the smoother's weights are fitted on
 TERMINATED = 128 + signal.SIGTERM  # exit status of a run that was stopped and can go on
 
 
@@ -84,9 +87,10 @@ class Run:
                 f"batch_sequences is {config.batch_sequences}, fewer than the {self.place.ranks} ranks to share them."
             )
         train, held_out = split(store.entries, config)
-        self.train, self.held_out = (predictable(store, windows_of(side, config)) for side in (train, held_out))
+        self.train, self.held_out = (predictable(store, windows_of(side, config), config) for side in (train, held_out))
         if not self.train:
-            raise ValueError("No shot of the titles to train on has any modality.")
+            wanted = f"any of {', '.join(config.predicted_with)}" if config.predicted_with else "any modality"
+            raise ValueError(f"No shot of the titles to train on has {wanted}.")
         self.last_step = config.max_steps if held_out else config.fixed_steps
         self.evaluate_every = steps_between_validations(config, len(self.train)) if held_out else config.evaluate_every
         self.dtype = {
@@ -101,9 +105,12 @@ class Run:
             encoder = Encoder(config)
             if config.projections == "principal" and init is None:
                 encoder.initialise_projections(sample_shots(store, self.train))
+        self.smoother = fitted_smoother(store, self.train, config)
         data = store.fingerprint
         if init is not None:
             data += ":" + initialise_from(encoder, config, init)
+        if config.blend:
+            encoder.smoother.load_state_dict(self.smoother.state_dict())
         self.encoder = encoder.to(self.place.device)
         self.optimizers = optimizers(self.encoder, config)
         self.ema = (
@@ -133,7 +140,8 @@ class Run:
         log = Log(self.folder.log, progress.step, self.reports)
         validation = None
         if self.held_out and self.reports:
-            validation = Validation(self.store, self.train, self.held_out, config)
+            most = most_windows(config, self.evaluate_every)
+            validation = Validation(self.store, self.train, self.held_out, config, self.smoother, most)
             for name, scores in validation.baselines.items():
                 self.say(f"without a model, {name.replace('_', ' ')}: cosine {parts(scores)}")
         module = self.trained_module()
@@ -219,6 +227,9 @@ class Run:
         started = time.monotonic()
         report = validation.report(self.predictor())
         progress = self.progress
+        if self.config.blend:
+            for blend in (self.encoder.blend, *([self.ema["blend"]] if self.ema is not None else [])):
+                blend.data.copy_(torch.tensor([report["blend"]]))
         log.write(
             {
                 "step": progress.step,
@@ -235,6 +246,9 @@ class Run:
         else:
             progress.evaluations_since_best += 1
         self.say(describe(progress.step, report))
+        by_now = STALLED_AFTER * self.config.warmup_steps
+        if report["skill"] <= 0 and progress.step - self.evaluate_every < by_now <= progress.step:
+            self.say(in_red(stall(report, progress.step)))
 
     def predictor(self) -> Callable[[Batch], Tensor]:
         """Predictions of the weights that would be exported now."""
@@ -289,6 +303,18 @@ def steps_between_validations(config: Config, windows: int) -> int:
     learnt by heart within a hundred passes, and the best weights lie before (docs/benchmarks.md).
     """
     return min(config.evaluate_every, max(1, 8 * windows // config.batch_sequences))
+
+
+def fitted_smoother(store: Store, train: list[Window], config: Config) -> Smoother:
+    """The smoother of an even sample of the training windows, each under several masks where they are few."""
+    taken = train[:: max(1, -(-len(train) // SMOOTHED_WINDOWS))]
+    masks = ((window, validation_mask(config, left_out(store, window, config), row))
+             for row, window in enumerate(taken * max(1, SMOOTHED_WINDOWS // len(taken))))  # fmt: skip
+    batches = (gather(store, [(window, mask)]) for window, mask in masks)
+    smoother = Smoother(config.blocks)
+    examples = ((batch.shots.float(), batch.packing, batch.masked) for batch in batches)
+    smoother.fit(examples, torch.from_numpy(global_mean(store, train)))
+    return smoother
 
 
 def sample_shots(store: Store, windows: list[Window], most: int = 8192) -> Tensor:

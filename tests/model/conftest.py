@@ -53,7 +53,7 @@ def small() -> Config:
     return dataclasses.replace(
         Config.embedded(), layers=2, hidden=32, heads=2, global_dim=16, max_shots=16, stride=8, batch_sequences=4,
         max_steps=12, evaluate_every=4, warmup_steps=2, log_every=2, patience=10, fixed_steps=6,
-        precision="fp32", ema_decay=0.0, modality_masking=0.0, global_dropout=0.0,
+        precision="fp32", base_width=None, ema_decay=0.0, modality_masking=0.0, global_dropout=0.0,
     )  # fmt: skip
 
 

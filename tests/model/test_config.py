@@ -59,7 +59,7 @@ def test_a_configuration_from_before_widths_were_part_of_it_means_the_three_of_t
     config = Config.from_json(stored)
     assert config.modalities == (("video", 768), ("audio", 768), ("text", 768))
     assert config.fused_dim == 2304
-    assert config == dataclasses.replace(Config.embedded(), modalities=config.modalities)
+    assert config == dataclasses.replace(Config.embedded(), modalities=config.modalities, blend=False, base_width=None)
 
 
 def test_the_identity_of_what_could_be_written_before_is_what_was_written_then() -> None:

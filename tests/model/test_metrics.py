@@ -4,8 +4,9 @@ import torch
 
 from model.batches import Batch, split, windows_of
 from model.config import Config
-from model.metrics import Cosines, Validation, baseline_predictions, effective_rank, skill, warning
+from model.metrics import Cosines, Validation, baseline_predictions, effective_rank, skill, skills, warning
 from model.store import Store
+from model.train import fitted_smoother
 
 
 def basis(*axes: int) -> np.ndarray:
@@ -67,7 +68,9 @@ def test_skill_is_the_share_of_the_way_from_the_best_baseline_to_perfection() ->
 @pytest.fixture
 def validation(store: Store, small: Config) -> Validation:
     train, held_out = split(store.entries, small)
-    return Validation(store, windows_of(train, small), windows_of(held_out, small), small)
+    training = windows_of(train, small)
+    smoother = fitted_smoother(store, training, small)
+    return Validation(store, training, windows_of(held_out, small), small, smoother, 512)
 
 
 def test_a_model_that_knows_everything_has_skill_one_and_no_warning(validation: Validation) -> None:
@@ -84,13 +87,12 @@ def test_a_model_no_better_than_a_constant_says_so(validation: Validation) -> No
         return torch.ones(len(batch.masked), 2304)
 
     report = validation.report(constant)
-    assert report["skill"] < 0
+    assert report["skill"] <= 0
     assert report["effective_rank"] == pytest.approx(1, abs=0.01)
     assert f"does not beat the {report['best_trivial'].replace('_', ' ')}" in str(warning(report))
-    assert set(report["cosines"]) == {"encoder", "global_mean", "title_mean", "previous_shot", "neighbours"}
-    assert report["cosines"][report["best_trivial"]]["all"] == max(
-        report["cosines"][name]["all"] for name in ("global_mean", "title_mean", "previous_shot", "neighbours")
-    )
+    names = {"global_mean", "title_mean", "previous_shot", "neighbours", "shrunken_neighbours"}
+    assert set(report["cosines"]) == names | {"encoder"}
+    assert report["cosines"][report["best_trivial"]]["all"] == max(report["cosines"][name]["all"] for name in names)
 
 
 def test_shots_without_any_modality_do_not_stand_for_a_title_in_the_baselines() -> None:
@@ -109,4 +111,36 @@ def test_cosines_of_blocks_of_other_names_and_widths() -> None:
     true[1, 4] = 1.0  # no pose
     cosines.add(true.clone(), true)
     assert cosines.means() == pytest.approx({"all": 1, "pose": 1, "smell": 1})
-    assert cosines.counts.tolist() == [2, 1, 2]
+    assert cosines.counts.tolist() == [[2, 1, 2]]
+
+
+def test_skill_has_an_interval_over_titles_by_modality(validation: Validation) -> None:
+    def noisy(batch: Batch) -> torch.Tensor:
+        return batch.targets.float() + 0.03 * torch.randn(
+            batch.targets.shape, generator=torch.Generator().manual_seed(0)
+        )
+
+    report = validation.report(noisy)
+    assert report["skills"].keys() == report["cosines"]["encoder"].keys()
+    for part, of in report["skills"].items():
+        best = max(report["cosines"][name][part] for name in validation.baselines)
+        assert report["cosines"][of["best_trivial"]][part] == best
+        assert of["skill"] == pytest.approx(skill(report["cosines"]["encoder"][part], best))
+    assert report["skills"]["all"]["skill"] == pytest.approx(report["skill"])
+
+
+def test_an_interval_is_narrow_where_titles_agree_and_missing_where_they_are_few() -> None:
+    def cosines(by_title: list[float]) -> Cosines:
+        made = Cosines.none({"pose": slice(0, 2)}, len(by_title))
+        made.counts[:] = 10
+        made.sums[:] = 10 * np.array(by_title)[:, None]
+        return made
+
+    alike = skills(cosines([0.6] * 8), {"mean": cosines([0.5] * 8)})["all"]
+    assert (alike["low"], alike["high"]) == pytest.approx((0.2, 0.2))
+    apart = skills(cosines([0.4, 0.8] * 4), {"mean": cosines([0.5] * 8)})["all"]
+    assert apart["low"] is not None
+    assert apart["high"] is not None
+    assert apart["low"] < 0.1 < apart["skill"] < 0.3 < apart["high"]
+    few = skills(cosines([0.6, 0.7]), {"mean": cosines([0.5, 0.5])})["all"]
+    assert (few["low"], few["high"]) == (None, None)

@@ -8,7 +8,7 @@ from torch import nn
 
 from model.config import Config
 from model.encoder import Encoder
-from model.optim import Muon, learning_rate_factor, optimizers, parameter_groups, set_learning_rates
+from model.optim import Muon, learning_rate_factor, muon_lr, optimizers, parameter_groups, set_learning_rates
 from model.precision import matmul_dtype
 
 CPU = torch.device("cpu")
@@ -29,7 +29,8 @@ def test_every_parameter_is_in_exactly_one_group(
         for parameter in g["params"]
     ]
     assert len(grouped) == len(set(map(id, grouped)))
-    assert set(map(id, grouped)) == set(map(id, encoder.parameters()))
+    assert set(map(id, grouped)) == {id(p) for p in encoder.parameters() if p.requires_grad}
+    assert all(p.requires_grad for name, p in encoder.named_parameters() if not name.startswith(("smoother.", "blend")))
 
 
 def test_muon_has_the_hidden_matrices_each_on_its_own_and_nothing_else(small: Config) -> None:
@@ -130,3 +131,10 @@ def test_both_rates_follow_the_factor(small: Config) -> None:
     assert set_learning_rates(made, small, 0.5) == {"lr_muon": small.muon_lr / 2, "lr_adamw": small.adamw_lr / 2}
     assert {g["lr"] for g in made["muon"].param_groups} == {small.muon_lr / 2}
     assert {g["lr"] for g in made["adamw"].param_groups} == {small.adamw_lr / 2}
+
+
+def test_the_rate_falls_with_the_square_root_of_the_width() -> None:
+    config = dataclasses.replace(Config.embedded(), muon_lr=0.02, base_width=256)
+    assert muon_lr(config) == pytest.approx(0.02)
+    assert muon_lr(dataclasses.replace(config, hidden=1024)) == pytest.approx(0.01)
+    assert muon_lr(dataclasses.replace(config, hidden=1024, base_width=None)) == 0.02

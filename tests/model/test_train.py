@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.batches import gather, windows_of
+from model.batches import gather, left_out, windows_of
 from model.checkpoint import read_export
 from model.config import Config
 from model.masking import Mask, training_mask
+from model.metrics import Validation, most_windows
 from model.objective import MaskedShotModelling
 from model.store import Store, StoredTitle
 from model.train import TERMINATED, Run, main
@@ -63,7 +64,7 @@ def test_a_run_leaves_an_export_its_metrics_its_log_and_a_few_checkpoints(
     assert (metrics["steps"], metrics["titles"], metrics["shots"]) == (12, 12, 183)
     assert (metrics["space"], metrics["source"]) == ("test-space", "table@3")
     assert metrics["validation"]["cosines"].keys() == {
-        "encoder", "global_mean", "title_mean", "previous_shot", "neighbours",
+        "encoder", "global_mean", "title_mean", "previous_shot", "neighbours", "shrunken_neighbours",
     }  # fmt: skip
     assert [line["step"] for line in log(run)] == [2, 4, 6, 8, 10, 12]
     assert [line["step"] for line in log(run, "validation")] == [4, 8, 12]
@@ -153,6 +154,9 @@ OPTIONS = {
     "cosine schedule": {"schedule": "cosine"},
     "no clipping": {"clip_norm": 0.0},
     "bf16": {"precision": "bf16"},
+    "an encoder alone": {"blend": False},
+    "titles in every layer": {"conditioning": "film"},
+    "shots with text alone": {"predicted_with": ("text",)},
     "microbatches": {"microbatch_shots": 20},
 }
 
@@ -429,3 +433,37 @@ def test_titles_whose_shots_have_no_modality_at_all_are_refused(tmp_path: Path, 
     store = Store.update(tmp_path / "store", nothing)
     with pytest.raises(ValueError, match="No shot of the titles to train on has any modality"):
         Run(small, store, tmp_path / "run")
+
+
+def test_a_run_below_the_baselines_after_its_warm_up_says_so_once(tmp_path: Path, store: Store, small: Config) -> None:
+    said: list[str] = []
+    config = dataclasses.replace(small, blend=False, projections="random", muon_lr=1e-6, adamw_lr=1e-6, warmup_steps=1)
+    Run(config, store, tmp_path / "run", say=said.append).fit()
+    warned = [line for line in said if "stands still" in line]
+    assert len(warned) == 1
+    assert "after 8 steps" in warned[0]
+
+
+def test_shots_without_the_modality_asked_for_are_seen_and_not_predicted(store: Store, small: Config) -> None:
+    config = dataclasses.replace(small, predicted_with=("text",))
+    window = windows_of(store.entries, config)[0]
+    silent = left_out(store, window, config)
+    np.testing.assert_array_equal(np.flatnonzero(silent), np.arange(0, window.shots, 4))
+    masks = [training_mask(config, silent, step, 0) for step in range(30)]
+    predicted = np.unique(np.concatenate([np.concatenate([m.positions, m.swapped, m.kept]) for m in masks]))
+    np.testing.assert_array_equal(predicted, np.flatnonzero(~silent))
+    assert not silent[np.concatenate([mask.source for mask in masks])].any()
+
+
+def test_a_validation_costs_a_tenth_of_the_training_before_it_however_many_titles_are_held_out(
+    tmp_path: Path, make_title: Make, small: Config
+) -> None:
+    store = Store.update(tmp_path / "store", [make_title(i, 16) for i in range(60)])
+    config = dataclasses.replace(small, validation_share=0.6, evaluate_every=10)
+    run = Run(config, store, tmp_path / "run", say=lambda _: None)
+    assert len(run.held_out) > 20
+    most = most_windows(config, run.evaluate_every)
+    assert most == 12  # of the 40 trained on; a window without a way back costs a third of one with
+    validation = Validation(store, run.train, run.held_out, config, run.smoother, most)
+    assert len(validation.windows) <= most
+    assert len(validation.titles) > 5
