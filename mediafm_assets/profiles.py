@@ -7,11 +7,11 @@
 | MEDIAFM_LAKE | data/lake in the project | Delta tables: a folder or `s3://bucket/prefix` |
 | MEDIAFM_DETECTOR | transnetv2 | `transnetv2` or `adaptive` (PySceneDetect's AdaptiveDetector) |
 | MEDIAFM_FRAMES_PER_SHOT | 8 | sampled frames of a shot |
-| MEDIAFM_VIDEO_ENCODER | descriptors / clip | `descriptors` or `clip` |
+| MEDIAFM_VIDEO_ENCODER | efficientnet / clip | `efficientnet`, `descriptors` (no weights at all) or `clip` |
 | MEDIAFM_VIDEO_MODEL | openai/clip-vit-large-patch14 | hub name or folder of the CLIP checkpoint |
-| MEDIAFM_AUDIO_ENCODER | logmel / wav2vec2 | `logmel` or `wav2vec2` |
+| MEDIAFM_AUDIO_ENCODER | aisfx / wav2vec2 | `aisfx`, `logmel` (no weights at all) or `wav2vec2` |
 | MEDIAFM_AUDIO_MODEL | facebook/wav2vec2-base | hub name or folder of the wav2vec 2.0 checkpoint |
-| MEDIAFM_TEXT_ENCODER | hashed / openai | `hashed` or `openai` (any compatible server: OPENAI_BASE_URL) |
+| MEDIAFM_TEXT_ENCODER | minilm / openai | `minilm`, `hashed` or `openai` (any compatible server: OPENAI_BASE_URL) |
 | MEDIAFM_TEXT_MODEL | text-embedding-3-large | the API's model |
 | MEDIAFM_FUSION | balanced | `balanced` or `as_published` |
 | MEDIAFM_ENCODER | embedded / reference | size and recipe of the contextual encoder |
@@ -43,7 +43,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 """The checkout: the default landing zone, lake and Dagster instance lie in it."""
 
 PROFILES: Mapping[str, Mapping[str, str]] = {
-    "embedded": {"video": "descriptors", "audio": "logmel", "text": "hashed", "encoder": "embedded"},
+    "embedded": {"video": "efficientnet", "audio": "aisfx", "text": "minilm", "encoder": "embedded"},
     "reference": {"video": "clip", "audio": "wav2vec2", "text": "openai", "encoder": "reference"},
 }
 
@@ -76,9 +76,9 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         return int(value)
 
     profile = PROFILES[choice("MEDIAFM_PROFILE", "embedded", *PROFILES)]
-    video = choice("MEDIAFM_VIDEO_ENCODER", profile["video"], "descriptors", "clip")
+    video = choice("MEDIAFM_VIDEO_ENCODER", profile["video"], "efficientnet", "descriptors", "clip")
     video_model = env.get("MEDIAFM_VIDEO_MODEL") or "openai/clip-vit-large-patch14"
-    text = choice("MEDIAFM_TEXT_ENCODER", profile["text"], "hashed", "openai")
+    text = choice("MEDIAFM_TEXT_ENCODER", profile["text"], "minilm", "hashed", "openai")
     text_model = env.get("MEDIAFM_TEXT_MODEL") or "text-embedding-3-large"
     lake = env.get("MEDIAFM_LAKE") or str(PROJECT / "data" / "lake")
     paid_for = f"{lake.rstrip('/')}/text_cache"
@@ -90,7 +90,7 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "frame_sampler": FrameSampler(frames_per_shot=number("MEDIAFM_FRAMES_PER_SHOT", 8)),
         "video_encoder": VideoEncoder(kind=video, model=video_model),
         "audio_encoder": AudioEncoder(
-            kind=choice("MEDIAFM_AUDIO_ENCODER", profile["audio"], "logmel", "wav2vec2"),
+            kind=choice("MEDIAFM_AUDIO_ENCODER", profile["audio"], "aisfx", "logmel", "wav2vec2"),
             model=env.get("MEDIAFM_AUDIO_MODEL") or "facebook/wav2vec2-base",
         ),
         "text_encoder": TextEncoder(kind=text, model=text_model, dimensions=768, cache=paid_for),

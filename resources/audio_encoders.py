@@ -11,16 +11,19 @@ from resources.weights import checkpoint_folder, device_problems, torch_device, 
 if TYPE_CHECKING:
     import numpy as np
 
+    from resources.pretrained_sounds import SoundNet
     from resources.wav2vec import Wav2Vec
 
 LOG_MEL = "log-mel-statistics-v1"
+AISFX_RECIPE = "blocks-4-and-3-mean-v1"
 WAV2VEC_POOLING = "mean-over-time-v1"
 
 
 class AudioEncoder(ConfigurableResource[Any]):
     """Shots' samples in, one 768-d vector per shot out.
 
-    kind: "logmel" (log-mel statistics over time; no weights; unit vectors) or "wav2vec2" (the mean over time of a
+    kind: "logmel" (log-mel statistics over time; no weights; unit vectors), "aisfx" (a network trained on libraries of
+        sound effects; the weights are an installed package's; unit vectors) or "wav2vec2" (the mean over time of a
         wav2vec 2.0 checkpoint's last layer; not unit vectors).
     model: for "wav2vec2", a checkpoint folder or a name on the model hub, 768 wide.
     device: "auto" (a GPU where there is one), or PyTorch's name for it.
@@ -37,24 +40,26 @@ class AudioEncoder(ConfigurableResource[Any]):
 
     def config_key(self) -> str:
         """What this configuration computes, told without touching weights: for code versions at load time."""
+        if self.kind == "aisfx":
+            return self._aisfx_space()
         return LOG_MEL if self.kind == "logmel" else f"wav2vec2:{self.model}:{self.dtype}:{WAV2VEC_POOLING}"
 
     def space(self) -> str:
         """The embedding space, weights identified by content: vectors of two spaces must never meet."""
-        if self.kind == "logmel":
-            return LOG_MEL
+        if self.kind != "wav2vec2":
+            return self.config_key()
         return f"wav2vec2:{weights_identity(checkpoint_folder(self.model))}:{self.dtype}:{WAV2VEC_POOLING}"
 
     def preflight(self) -> list[str]:
         """One sentence for each thing that is missing; empty when the encoder is ready to work."""
         if self.kind == "logmel":
             return []
-        if self.kind != "wav2vec2":
-            return [f"The audio encoder's kind is {self.kind!r}, but it must be 'logmel' or 'wav2vec2'."]
+        if self.kind not in ("wav2vec2", "aisfx"):
+            return [f"The audio encoder's kind is {self.kind!r}, but it must be 'logmel', 'aisfx' or 'wav2vec2'."]
         if problems := device_problems(self.device, self.dtype):
             return problems
         try:
-            self._wav2vec()
+            self._wav2vec() if self.kind == "wav2vec2" else self._aisfx()
         except Unavailable as problem:
             return [str(problem)]
         return []
@@ -67,9 +72,21 @@ class AudioEncoder(ConfigurableResource[Any]):
         """
         if self.kind == "wav2vec2":
             return self._wav2vec().embed_shots(shots, self.batch_seconds)
+        if self.kind == "aisfx":
+            return self._aisfx().embed_shots(shots)
         from resources.log_mel import describe_samples
 
         return (describe_samples(samples) if len(samples) else None for samples in shots)
+
+    def _aisfx_space(self) -> str:
+        from resources.pretrained_weights import AISFX
+
+        return f"aisfx:{AISFX.sha256[:12]}:{self.dtype}:{AISFX_RECIPE}"
+
+    def _aisfx(self) -> "SoundNet":
+        from resources import pretrained_sounds
+
+        return pretrained_sounds.load(torch_device(self.device), self.dtype)
 
     def _wav2vec(self) -> "Wav2Vec":
         from resources import wav2vec

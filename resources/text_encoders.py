@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING, Any
 from dagster import ConfigurableResource
 from pydantic import PrivateAttr
 
+from resources.errors import Unavailable
+
 if TYPE_CHECKING:
     import numpy as np
 
     from resources.openai_embeddings import Service, Usage
+    from resources.pretrained_texts import MiniLM
 
 HASHED = "hashed-ngrams-v1"
+MINILM_RECIPE = "minilm-384-with-ngrams-v1"
 OPENAI_JOINING = "mean-of-parts-v1"
 
 
 class TextEncoder(ConfigurableResource[Any]):
     """Texts in, one unit vector of `dimensions` numbers per text out.
 
-    kind: "hashed" (hashed word and character n-grams; no weights) or "openai" (an embedding model behind OpenAI's API;
-        the key comes from OPENAI_API_KEY).
+    kind: "hashed" (hashed word and character n-grams; no weights), "minilm" (a sentence model joined with those; the
+        weights are an installed package's; more than 384 dimensions) or "openai" (an embedding model behind OpenAI's
+        API; the key comes from OPENAI_API_KEY).
     dimensions: length of the vectors; for "openai", what the model is asked for.
     model: for "openai".
     base_url: any server that speaks the same API; "" is OpenAI's.
@@ -44,6 +49,10 @@ class TextEncoder(ConfigurableResource[Any]):
         """What this configuration computes, told without a network: for code versions at load time."""
         if self.kind == "hashed":
             return f"{HASHED}:{self.dimensions}"
+        if self.kind == "minilm":
+            from resources.pretrained_weights import MINILM
+
+            return f"minilm:{MINILM.sha256[:12]}:{self.dimensions}:{MINILM_RECIPE}"
         return f"openai:{self.model}:{self.dimensions}:{OPENAI_JOINING}"
 
     def space(self) -> str:
@@ -54,8 +63,10 @@ class TextEncoder(ConfigurableResource[Any]):
         """One sentence for each thing that is missing; empty when the encoder is ready to work. Asks no service."""
         if self.kind == "hashed":
             return []
+        if self.kind == "minilm":
+            return self._minilm_problems()
         if self.kind != "openai":
-            return [f"The text encoder's kind is {self.kind!r}, but it must be 'hashed' or 'openai'."]
+            return [f"The text encoder's kind is {self.kind!r}, but it must be 'hashed', 'minilm' or 'openai'."]
         problems = []
         if importlib.util.find_spec("openai") is None:
             problems.append("The text encoder needs the openai package: install it.")
@@ -65,7 +76,7 @@ class TextEncoder(ConfigurableResource[Any]):
 
     @property
     def last_usage(self) -> "Usage | None":
-        """What the latest `embed` took (texts, cached, sent, requests, tokens, cost_usd); None for "hashed"."""
+        """What the latest `embed` took (texts, cached, sent, requests, tokens, cost_usd); None for a free one."""
         return self._last_usage
 
     def embed(self, texts: Sequence[str]) -> "np.ndarray":
@@ -78,6 +89,8 @@ class TextEncoder(ConfigurableResource[Any]):
 
             vectors, self._last_usage = openai_embeddings.embed(texts, self._service())
             return vectors
+        if self.kind == "minilm":
+            return self._minilm().embed(texts, self.dimensions)
         from resources.hashed_ngrams import hash_texts
 
         return hash_texts(texts, self.dimensions)
@@ -93,6 +106,21 @@ class TextEncoder(ConfigurableResource[Any]):
         if self.kind != "openai" or not self.cache:
             raise ValueError("only an 'openai' text encoder with a cache can be filled")
         return openai_embeddings.fill_cache(texts, self._service(), poll_s)
+
+    def _minilm_problems(self) -> list[str]:
+        if self.dimensions <= 384:
+            return [f"The text encoder 'minilm' needs more than 384 dimensions, but has {self.dimensions}."]
+        try:
+            self._minilm()
+        except Unavailable as problem:
+            return [str(problem)]
+        return []
+
+    def _minilm(self) -> "MiniLM":
+        from resources import pretrained_texts
+        from resources.weights import torch_device
+
+        return pretrained_texts.load(torch_device("auto"))
 
     def _service(self) -> "Service":
         from resources.openai_embeddings import Service

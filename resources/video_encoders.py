@@ -12,15 +12,18 @@ if TYPE_CHECKING:
     import numpy as np
 
     from resources.clip import Clip
+    from resources.pretrained_images import EfficientNetLite0
 
 DESCRIPTORS = "visual-descriptors-v1"
+EFFICIENTNET_RECIPE = "lite0-640-palette-128-v1"
 CLIP_POOLING = "norm-mean-norm-v1"
 
 
 class VideoEncoder(ConfigurableResource[Any]):
     """Shots' JPEG frames in, one 768-d unit vector per shot out.
 
-    kind: "descriptors" (colour, gradients and texture; no weights) or "clip" (the image tower of a CLIP-style model).
+    kind: "descriptors" (colour, gradients and texture; no weights), "efficientnet" (ImageNet features and colour; the
+        weights are an installed package's) or "clip" (the image tower of a CLIP-style model).
     model: for "clip", a checkpoint folder (a SeqCLIP fine-tune too) or a name on the model hub: a CLIP, SigLIP or
         SigLIP 2 whose two towers meet in 768 dimensions.
     device: "auto" (a GPU where there is one), or PyTorch's name for it.
@@ -37,24 +40,28 @@ class VideoEncoder(ConfigurableResource[Any]):
 
     def config_key(self) -> str:
         """What this configuration computes, told without touching weights: for code versions at load time."""
+        if self.kind == "efficientnet":
+            return self._efficientnet_space()
         return DESCRIPTORS if self.kind == "descriptors" else f"clip:{self.model}:{self.dtype}:{CLIP_POOLING}"
 
     def space(self) -> str:
         """The embedding space, weights identified by content: vectors of two spaces must never meet."""
-        if self.kind == "descriptors":
-            return DESCRIPTORS
+        if self.kind != "clip":
+            return self.config_key()
         return f"clip:{weights_identity(checkpoint_folder(self.model))}:{self.dtype}:{CLIP_POOLING}"
 
     def preflight(self) -> list[str]:
         """One sentence for each thing that is missing; empty when the encoder is ready to work."""
         if self.kind == "descriptors":
             return []
-        if self.kind != "clip":
-            return [f"The video encoder's kind is {self.kind!r}, but it must be 'descriptors' or 'clip'."]
+        if self.kind not in ("clip", "efficientnet"):
+            return [
+                f"The video encoder's kind is {self.kind!r}, but it must be 'descriptors', 'efficientnet' or 'clip'."
+            ]
         if problems := device_problems(self.device, self.dtype):
             return problems
         try:
-            self._clip()
+            self._clip() if self.kind == "clip" else self._efficientnet()
         except Unavailable as problem:
             return [str(problem)]
         return []
@@ -67,6 +74,8 @@ class VideoEncoder(ConfigurableResource[Any]):
         """
         if self.kind == "clip":
             return self._clip().embed_shots(shots, self.batch_size)
+        if self.kind == "efficientnet":
+            return self._efficientnet().embed_shots(shots, self.batch_size)
         from resources.visual_descriptors import describe_shot
 
         return map(describe_shot, shots)
@@ -81,6 +90,16 @@ class VideoEncoder(ConfigurableResource[Any]):
                 f"The video encoder {self.kind!r} has no text tower: shots are found by text with 'clip'."
             )
         return self._clip().embed_texts(texts)
+
+    def _efficientnet_space(self) -> str:
+        from resources.pretrained_weights import EFFICIENTNET_LITE0
+
+        return f"efficientnet:{EFFICIENTNET_LITE0.sha256[:12]}:{self.dtype}:{EFFICIENTNET_RECIPE}"
+
+    def _efficientnet(self) -> "EfficientNetLite0":
+        from resources import pretrained_images
+
+        return pretrained_images.load(torch_device(self.device), self.dtype)
 
     def _clip(self) -> "Clip":
         from resources import clip
