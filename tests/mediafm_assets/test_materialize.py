@@ -232,6 +232,20 @@ def test_another_detector_makes_stale_what_depends_on_shots(places: Places, monk
     assert places.lake.read("shots", title_id=title)["detector"].str.starts_with("adaptive").all()
 
 
+def test_a_lake_of_other_encoders_is_remade_where_they_count_and_nowhere_else(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    title = titles_in(places)[0]
+    before = places.versions(title)
+    monkeypatch.setenv("MEDIAFM_AUDIO_ENCODER", "logmel")
+    assert main(["materialize"]) == 0
+    after = places.versions(title)
+    changed = {table for table in after if after[table] != before[table]}
+    assert changed == {"audio_embeddings", "fused_embeddings", "contextual_embeddings"}
+    spaces = places.lake.scan("fused_embeddings").collect()["space"].unique()
+    assert len(spaces) == 1
+
+
 def test_two_catalogues_with_their_own_places_never_touch_each_other(
     places: Places, empty_places: Places, small_catalogue: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.embeddings import near_share
+from benchmarks.real_films import near_share
 from resources.audio_encoders import AudioEncoder
 from resources.errors import Unavailable
 from tests.resources.checkpoints import save_clip, save_wav2vec

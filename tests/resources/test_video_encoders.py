@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.embeddings import near_share
+from benchmarks.real_films import near_share
 from resources.errors import Unavailable
 from resources.video_encoders import VideoEncoder
 from tests.resources.checkpoints import save_clip, save_siglip, save_siglip2
