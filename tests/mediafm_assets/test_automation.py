@@ -373,6 +373,14 @@ def test_every_asset_shows_owner_kind_group_description_and_columns(empty_places
             assert spec.metadata["dagster/column_schema"].columns
 
 
+def test_by_default_films_are_read_with_the_weights_that_come_with_packages() -> None:
+    default = resources({})
+    kinds = [default[f"{part}_encoder"].kind for part in ("video", "audio", "text", "title")]
+    assert kinds == ["efficientnet", "aisfx", "minilm", "minilm"]
+    weightless = {"MEDIAFM_VIDEO_ENCODER": "descriptors", "MEDIAFM_AUDIO_ENCODER": "logmel"}
+    assert resources({**weightless, "MEDIAFM_TEXT_ENCODER": "hashed"})["video_encoder"].kind == "descriptors"
+
+
 def test_the_reference_profile_is_a_set_of_defaults_and_each_part_can_be_chosen_alone() -> None:
     reference = resources({"MEDIAFM_PROFILE": "reference", "MEDIAFM_TEXT_ENCODER": "hashed"})
     assert (reference["video_encoder"].kind, reference["audio_encoder"].kind) == ("clip", "wav2vec2")
