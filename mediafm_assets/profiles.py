@@ -95,7 +95,10 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         ),
         "text_encoder": TextEncoder(kind=text, model=text_model, dimensions=768, cache=paid_for),
         "title_encoder": TextEncoder(
-            kind=text, model=text_model, dimensions=3072 if text == "openai" else 768, cache=paid_for
+            kind=text,
+            model=text_model,
+            dimensions=3072 if (text, text_model) == ("openai", "text-embedding-3-large") else 768,  # as published
+            cache=paid_for,
         ),
         "fusion": Fusion(kind=choice("MEDIAFM_FUSION", "balanced", "balanced", "as_published")),
         "encoder_config": EncoderConfig(

@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 
 from model.precision import matmul_dtype
 from resources.errors import Unavailable
+from resources.projection import projection
 
 DIMENSIONS = 768
 
@@ -41,10 +42,10 @@ class Clip:
     """Both towers of one checkpoint on one device. Use `load`, which keeps one per process."""
 
     def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
-        if (found := output_dimensions(folder)) != DIMENSIONS:
+        if (found := output_dimensions(folder)) < DIMENSIONS:
             raise Unavailable(
                 f"The checkpoint {folder} makes vectors of {found} numbers, but a shot's has {DIMENSIONS}: choose "
-                "a model of that width, such as openai/clip-vit-large-patch14."
+                "a model of at least that width, such as openai/clip-vit-large-patch14."
             )
         self.folder, self.device = folder, torch.device(device)
         model: Any = AutoModel.from_pretrained(folder, dtype=dtype)
@@ -112,7 +113,14 @@ class Clip:
             mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in self._normalisation)
             pixels = (pixels.float() - mean) / std
         inputs["pixel_values"] = pixels.to(self.model.dtype)
-        return normalize(pooled(self.model.get_image_features(**inputs)).float(), dim=-1)
+        return self._narrowed(pooled(self.model.get_image_features(**inputs)))
+
+    def _narrowed(self, features: Tensor) -> Tensor:
+        """Features of either tower as unit vectors of 768 numbers; wider ones by one projection for both towers."""
+        unit = normalize(features.float(), dim=-1)
+        if unit.shape[-1] == DIMENSIONS:
+            return unit
+        return normalize(unit @ torch.from_numpy(projection(unit.shape[-1], DIMENSIONS)).to(unit.device), dim=-1)
 
     @functools.cached_property
     def _normalisation(self) -> tuple[list[float], list[float]]:
@@ -129,7 +137,7 @@ class Clip:
         parts = []
         for start in range(0, len(texts), batch_size):
             inputs = {name: tensor[start : start + batch_size].to(self.device) for name, tensor in tokens.items()}
-            parts.append(normalize(pooled(self.model.get_text_features(**inputs)).float(), dim=-1).cpu().numpy())
+            parts.append(self._narrowed(pooled(self.model.get_text_features(**inputs))).cpu().numpy())
         return np.concatenate(parts)
 
 

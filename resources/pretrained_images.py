@@ -5,8 +5,7 @@ scaled) was trained on ImageNet. Its last feature map, averaged over the picture
 what such a network is trained to overlook, so the descriptors' colour histogram says it:
 
     things     640    square roots of the 1280 averaged features, less their own mean, unit norm, mean over up to FRAMES
-                      frames; projected by a fixed orthonormal matrix, which keeps cosines up to about 1 / sqrt(640)
-                      (Johnson and Lindenstrauss 1984)
+                      frames; projected (`resources.projection`)
     palette    128    `resources.visual_descriptors`' joint histogram of hue, saturation and value, over all frames
 
 Both with the same energy. Nothing is fitted to a catalogue.
@@ -26,12 +25,12 @@ from torch.nn import functional as F
 
 from model.precision import matmul_dtype
 from resources.pretrained_weights import EFFICIENTNET_LITE0, packaged_file, unreadable
+from resources.projection import projected
 from resources.visual_descriptors import palette
 
 FEATURES, THINGS = 1280, 640
 SIZE = 224  # pixels; a frame is stretched to a square, so that its edges are seen
 FRAMES = 4  # of a shot, evenly spaced: eight told no more (docs/benchmarks.md)
-SEED = 0
 
 # Blocks of each stage: how many, kernel, stride of the first, expansion.
 STAGES = ((1, 3, 1, 1), (2, 3, 2, 6), (2, 5, 2, 6), (3, 3, 2, 6), (3, 5, 1, 6), (4, 5, 2, 6), (1, 3, 1, 6))
@@ -112,8 +111,8 @@ class EfficientNetLite0:
             features = self.features(np.stack([_pixels(jpeg) for frames in chosen for jpeg in frames]))
             ends = itertools.accumulate(map(len, chosen))
             for end, frames, colours in zip(ends, chosen, palettes, strict=True):
-                things = _unit(rooted(features[end - len(frames) : end])).mean(0) @ _projection()
-                vector = np.concatenate([_unit(things), _unit(colours)])
+                things = _unit(rooted(features[end - len(frames) : end])).mean(0)
+                vector = np.concatenate([_unit(projected(things, THINGS)), _unit(colours)])
                 yield (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
@@ -137,14 +136,6 @@ def _spread(frames: Sequence[bytes]) -> list[bytes]:
 def _pixels(jpeg: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(jpeg)) as image:
         return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-
-
-@functools.cache
-def _projection() -> np.ndarray:
-    """(1280, 640), orthonormal columns: the Q of a seeded Gaussian matrix whose R has a positive diagonal."""
-    gaussian = np.random.default_rng(SEED).standard_normal((FEATURES, THINGS))
-    q, r = np.linalg.qr(gaussian)
-    return (q * np.sign(np.diag(r))).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=2)

@@ -25,7 +25,7 @@ class VideoEncoder(ConfigurableResource[Any]):
     kind: "descriptors" (colour, gradients and texture; no weights), "efficientnet" (ImageNet features and colour; the
         weights are an installed package's) or "clip" (the image tower of a CLIP-style model).
     model: for "clip", a checkpoint folder (a SeqCLIP fine-tune too) or a name on the model hub: a CLIP, SigLIP or
-        SigLIP 2 whose two towers meet in 768 dimensions.
+        SigLIP 2 whose two towers meet in 768 dimensions or more, which are projected to 768.
     device: "auto" (a GPU where there is one), or PyTorch's name for it.
     dtype: the precision of the weights; it is part of the embedding space. On a GPU, bfloat16 is several times faster;
         where it is the slower one (`matmul_dtype`), its rounded weights are multiplied in float32.

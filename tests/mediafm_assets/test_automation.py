@@ -386,4 +386,7 @@ def test_the_reference_profile_is_a_set_of_defaults_and_each_part_can_be_chosen_
     assert (reference["video_encoder"].kind, reference["audio_encoder"].kind) == ("clip", "wav2vec2")
     assert reference["text_encoder"].kind == "hashed"
     assert reference["title_encoder"].dimensions == 768
+    assert resources({"MEDIAFM_PROFILE": "reference"})["title_encoder"].dimensions == 3072
+    local = resources({"MEDIAFM_TEXT_ENCODER": "openai", "MEDIAFM_TEXT_MODEL": "nomic-embed-text"})
+    assert local["title_encoder"].dimensions == 768
     assert json.loads(reference["encoder_config"].config().to_json())["layers"] == 12

@@ -229,6 +229,20 @@ def test_a_checkpoint_of_another_width_is_refused_before_any_work(tmp_path: Path
         encoder.embed(noise_shots([1]))
 
 
+def test_a_wider_checkpoint_is_projected_with_both_towers_alike(tmp_path: Path) -> None:
+    folder = save_clip(tmp_path / "wide", dimensions=1152)
+    encoder, shots = VideoEncoder(kind="clip", model=str(folder)), noise_shots([1, 2, 3, 2, 1])
+    whole = expected(folder, shots)
+    assert whole.shape == (5, 1152)
+    assert encoder.preflight() == []
+    vectors = np.stack(list(encoder.embed(shots)))
+    assert vectors.shape == (5, 768)
+    assert np.allclose(vectors @ vectors.T, whole @ whole.T, atol=0.1)
+    texts = encoder.embed_texts(["a red circle", "green stripes"])
+    assert texts.shape == (2, 768)
+    assert np.allclose(np.linalg.norm(texts, axis=1), 1, atol=1e-5)
+
+
 def test_preflight_names_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (problem,) = VideoEncoder(kind="clip", model=str(tmp_path)).preflight()
