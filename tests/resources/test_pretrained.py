@@ -215,6 +215,11 @@ def test_a_texts_vector_does_not_depend_on_the_others() -> None:
         TEXTS.embed(["fine", "  "])
 
 
+def test_vectors_that_say_nothing_are_near_by_chance() -> None:
+    share, chance = near_share(np.ones((60, 4)) / 2)
+    assert share == pytest.approx(chance)
+
+
 # What can be wrong with a package.
 
 
