@@ -344,7 +344,9 @@ TABLES: Mapping[str, Table] = {
             ),
             Column("n_clips", "int32", "Labelled clips used.", nullable=True),
             Column("n_titles", "int32", "Titles they come from.", nullable=True),
-            Column("usable", "bool", "Whether it beats that share in 97.5 % of bootstrap samples. Only such probes tag."),
+            Column(
+                "usable", "bool", "Whether it beats that share in 97.5 % of bootstrap samples. Only such probes tag."
+            ),
             REASON,
         ),
         _table(
