@@ -168,7 +168,7 @@ class Environment(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     profile: Profile = Field(
-        "embedded", alias="MEDIAFM_PROFILE", description="no key, no download, CPU; or as published"
+        "embedded", alias="MEDIAFM_PROFILE", description="no key, no model hub, CPU; or as published"
     )
     landing: str = Field(
         str(PROJECT / "data" / "landing"), alias="MEDIAFM_LANDING", description="a folder or s3://bucket/prefix"
@@ -243,7 +243,7 @@ class Defaults(BaseModel):
 
 
 PROFILES: Mapping[Profile, Defaults] = {
-    "embedded": Defaults(video="descriptors", audio="logmel", text="hashed", encoder="embedded"),
+    "embedded": Defaults(video="efficientnet", audio="aisfx", text="minilm", encoder="embedded"),
     "reference": Defaults(video="clip", audio="wav2vec2", text="openai", encoder="reference"),
 }
 
@@ -279,7 +279,12 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "audio_encoder": AudioEncoder(kind=asked.audio_encoder or profile.audio, model=asked.audio_model),
         "text_encoder": TextEncoder(kind=text, model=asked.text_model, lake=asked.lake),
         "title_encoder": TextEncoder(
-            kind=text, model=asked.text_model, dimensions=3072 if text == "openai" else 768, lake=asked.lake
+            kind=text,
+            model=asked.text_model,
+            dimensions=3072
+            if (text, asked.text_model) == ("openai", "text-embedding-3-large")
+            else 768,  # as published
+            lake=asked.lake,
         ),
         "fusion": Fusion(kind=asked.fusion),
         "encoder_config": EncoderConfig(preset=asked.encoder or profile.encoder, overrides=asked.encoder_overrides),

@@ -48,9 +48,14 @@ def weights_identity(folder: Path) -> str:
     """12 hex digits of the SHA-256 over weights and configuration: the same for a hub name and a copy of its folder."""
     digest = hashlib.sha256()
     for path in [*weight_files(folder), *(folder / name for name in CONFIGURATION if (folder / name).is_file())]:
-        status = path.stat()
-        digest.update(f"{path.name} {_sha256(path, status.st_mtime_ns, status.st_size)}\n".encode())
+        digest.update(f"{path.name} {file_sha256(path)}\n".encode())
     return digest.hexdigest()[:12]
+
+
+def file_sha256(path: Path) -> str:
+    """The file's SHA-256 in hex, computed once per process while its size and time stay."""
+    status = path.stat()
+    return _sha256(path, status.st_mtime_ns, status.st_size)
 
 
 @functools.cache

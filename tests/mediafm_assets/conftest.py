@@ -13,6 +13,11 @@ from mediafm_assets.commands.cli import main
 from resources.lake import DeltaLake
 
 QUICK_ENCODER = {"layers": 1, "hidden": 32, "heads": 2, "max_steps": 6, "fixed_steps": 6, "evaluate_every": 3}
+WEIGHTLESS = {  # quick, and of what most tests are about no part
+    "MEDIAFM_VIDEO_ENCODER": "descriptors",
+    "MEDIAFM_AUDIO_ENCODER": "logmel",
+    "MEDIAFM_TEXT_ENCODER": "hashed",
+}
 
 
 @dataclass
@@ -36,6 +41,7 @@ class Places:
             "MEDIAFM_LAKE": str(self.root / "lake"),
             "DAGSTER_HOME": str(self.root / "home"),
             "MEDIAFM_ENCODER_OVERRIDES": json.dumps(QUICK_ENCODER),
+            **WEIGHTLESS,
         }
 
     def use(self, monkeypatch: pytest.MonkeyPatch) -> None:

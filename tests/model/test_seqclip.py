@@ -21,7 +21,7 @@ from model.seqclip.recall import chance, recalls
 from model.seqclip.settings import FineTuning
 from model.seqclip.towers import SeqClip, contrast
 from resources.encoders import VideoEncoder
-from tests.resources.checkpoints import save_clip, text_vectors
+from tests.resources.checkpoints import save_clip
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -96,7 +96,7 @@ def test_recall_on_titles_never_seen_rises_clearly(base: Path, tmp_path: Path) -
     assert encoder.preflight() == []
     assert encoder.space() != VideoEncoder(kind="clip", model=str(base)).space()
     videos = np.stack(list(encoder.embed([[frame.read_bytes() for frame in pair.frames] for pair in held])))
-    ranked = np.argsort(-text_vectors(tmp_path / "tuned", [pair.caption for pair in held]) @ videos.T, axis=1)
+    ranked = np.argsort(-encoder.embed_texts([pair.caption for pair in held]) @ videos.T, axis=1)
     captions = np.array([pair.caption for pair in held])
     found = (captions[ranked[:, :5]] == captions[:, None]).any(1).mean()
     assert found == pytest.approx(after, abs=1 / 48)
@@ -138,7 +138,7 @@ def test_a_checkpoint_of_another_width_gets_new_projections(few: Path, tmp_path:
     fine_tune(read_pairs(few), narrow, tmp_path / "wide", settings, CPU)
     encoder = VideoEncoder(kind="clip", model=str(tmp_path / "wide"))
     assert encoder.preflight() == []
-    assert text_vectors(tmp_path / "wide", ["a red circle"]).shape == (1, 768)
+    assert encoder.embed_texts(["a red circle"]).shape == (1, 768)
     from safetensors.torch import load_file
 
     before, after = (load_file(folder / "model.safetensors") for folder in (narrow, tmp_path / "wide"))

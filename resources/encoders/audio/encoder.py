@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 AUDIO_ENCODERS: Registry = {
     "logmel": "resources.encoders.audio.logmel:LogMel",
+    "aisfx": "resources.encoders.audio.aisfx:AiSfx",
     "wav2vec2": "resources.encoders.audio.wav2vec2:Wav2Vec2",
 }
 """By `kind`. Another one is a class like these (`AudioModel`) in a module of its own, and a line here."""
@@ -30,9 +31,10 @@ class AudioModel(Protocol):
 class AudioEncoder(ConfigurableResource[Any]):
     """Shots' samples in, one 768-d vector per shot out.
 
-    kind: "logmel" (log-mel statistics over time; no weights; unit vectors) or "wav2vec2" (the mean over time of a
+    kind: "logmel" (log-mel statistics over time; no weights; unit vectors), "aisfx" (a network trained on libraries of
+        sound effects; the weights are an installed package's; unit vectors) or "wav2vec2" (the mean over time of a
         wav2vec 2.0 checkpoint's last layer; not unit vectors).
-    model: for "wav2vec2", a checkpoint folder or a name on the model hub, 768 wide.
+    model: for "wav2vec2", a checkpoint folder or a name on the model hub, 768 wide or (large) more, projected to 768.
     device: "auto" (a GPU where there is one), or PyTorch's name for it.
     dtype: the precision of the weights; it is part of the embedding space. Where bfloat16 is slow (`matmul_dtype`), its
         rounded weights are multiplied in float32.

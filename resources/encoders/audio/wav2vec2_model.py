@@ -25,6 +25,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
 from model.modalities import WIDTHS
 from model.precision import matmul_dtype
+from resources.encoders.projection import projected
 from resources.errors import Unavailable
 
 DIMENSIONS = dict(WIDTHS)["audio"]
@@ -69,10 +70,10 @@ class Wav2Vec:
     """One checkpoint on one device. Use `load`, which keeps one per process."""
 
     def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
-        if (found := output_dimensions(folder)) != DIMENSIONS:
+        if (found := output_dimensions(folder)) < DIMENSIONS:
             raise Unavailable(
                 f"The checkpoint {folder} makes vectors of {found} numbers, but a shot's has {DIMENSIONS}: choose "
-                "a model of that width, such as facebook/wav2vec2-base."
+                "a model of at least that width, such as facebook/wav2vec2-base."
             )
         self.device = torch.device(device)
         self.extractor = AutoFeatureExtractor.from_pretrained(folder)
@@ -96,13 +97,13 @@ class Wav2Vec:
         for window in _windows(shots, 4 * batch_seconds * RATE):
             chunks = [(shot, chunk) for shot, samples in enumerate(window) for chunk in self._chunks(samples)]
             chunks.sort(key=lambda chunk: len(chunk[1]))
-            sums, weights = np.zeros((len(window), DIMENSIONS)), np.zeros(len(window))
+            sums, weights = np.zeros((len(window), self.model.config.hidden_size)), np.zeros(len(window))
             for batch in _batches(chunks, batch_seconds * RATE):
                 for (shot, chunk), mean in zip(batch, self._means([chunk for _, chunk in batch]), strict=True):
                     sums[shot] += mean * len(chunk)
                     weights[shot] += len(chunk)
             for total, weight in zip(sums, weights, strict=True):
-                yield (total / weight).astype(np.float32) if weight else None
+                yield projected(total / weight, DIMENSIONS).astype(np.float32) if weight else None
 
     def _chunks(self, samples: np.ndarray) -> list[np.ndarray]:
         """A shot's normalised samples in equal parts of at most 30 s, none too short for the model; [] for none."""
@@ -115,7 +116,7 @@ class Wav2Vec:
 
     @torch.inference_mode()
     def _means(self, chunks: list[np.ndarray]) -> np.ndarray:
-        """(len(chunks), 768) float32: each chunk's hidden states averaged over its own time."""
+        """(len(chunks), the model's width) float32: each chunk's hidden states averaged over its own time."""
         lengths = torch.tensor([len(chunk) for chunk in chunks])
         values = np.zeros((len(chunks), int(lengths.max())), np.float32)
         for row, chunk in zip(values, chunks, strict=True):
@@ -127,7 +128,7 @@ class Wav2Vec:
                 kernel, stride = self.model.config.conv_kernel[0], self.model.config.conv_stride[0]
                 self.group_norm.lengths = ((lengths - kernel) // stride + 1).to(self.device)
             output = self.model(inputs, attention_mask=mask.long().to(self.device))
-        hidden = output.last_hidden_state.float()  # (batch, frames, 768)
+        hidden = output.last_hidden_state.float()  # (batch, frames, width)
         n = self.model._get_feat_extract_output_lengths(lengths).to(self.device)
         own = torch.arange(hidden.shape[1], device=self.device) < n[:, None]
         return ((hidden * own[..., None]).sum(1) / n[:, None]).cpu().numpy()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TEXT_ENCODERS: Registry = {
     "hashed": "resources.encoders.text.hashed:Hashed",
+    "minilm": "resources.encoders.text.minilm:MiniLMWithNgrams",
     "openai": "resources.encoders.text.openai:OpenAI",
 }
 """By `kind`. Another one is a class like these (`TextModel`) in a module of its own, and a line here."""
@@ -32,8 +33,9 @@ class TextModel(Protocol):
 class TextEncoder(ConfigurableResource[Any]):
     """Texts in, one unit vector of `dimensions` numbers per text out.
 
-    kind: "hashed" (hashed word and character n-grams; no weights) or "openai" (an embedding model behind OpenAI's API;
-        the key comes from OPENAI_API_KEY).
+    kind: "hashed" (hashed word and character n-grams; no weights), "minilm" (a sentence model joined with those; the
+        weights are an installed package's; more than 384 dimensions) or "openai" (an embedding model behind OpenAI's
+        API; the key comes from OPENAI_API_KEY).
     dimensions: length of the vectors; for "openai", what the model is asked for.
     model: for "openai".
     base_url: any server that speaks the same API; "" is OpenAI's.
@@ -71,7 +73,7 @@ class TextEncoder(ConfigurableResource[Any]):
 
     @property
     def last_usage(self) -> "Usage | None":
-        """What the latest `embed` took (texts, cached, sent, requests, tokens, cost_usd); None for "hashed"."""
+        """What the latest `embed` took (texts, cached, sent, requests, tokens, cost_usd); None for a free one."""
         return self._last_usage
 
     def embed(self, texts: Sequence[str]) -> "np.ndarray":

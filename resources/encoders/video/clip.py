@@ -1,4 +1,4 @@
-"""The video encoder that is the image tower of a CLIP-style model."""
+"""The video encoder that is the image tower of a CLIP-style model, whose text tower reads queries."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -37,6 +37,9 @@ class ClipFrames:
 
     def embed(self, shots: Iterable[Sequence[bytes]]) -> "Iterator[np.ndarray]":
         return self._clip().embed_shots(shots, self._settings.batch_size)
+
+    def embed_texts(self, texts: Sequence[str]) -> "np.ndarray":
+        return self._clip().embed_texts(texts)
 
     def _clip(self) -> "Clip":
         from resources.encoders.video import clip_model as clip

@@ -19,10 +19,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
 from model.modalities import WIDTHS
 from model.precision import matmul_dtype
+from resources.encoders.projection import projection
 from resources.errors import Unavailable
 
 DIMENSIONS = dict(WIDTHS)["video"]
@@ -39,13 +40,13 @@ def output_dimensions(folder: Path) -> int:
 
 
 class Clip:
-    """The image tower of one checkpoint on one device. Use `load`, which keeps one per process."""
+    """Both towers of one checkpoint on one device. Use `load`, which keeps one per process."""
 
     def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
-        if (found := output_dimensions(folder)) != DIMENSIONS:
+        if (found := output_dimensions(folder)) < DIMENSIONS:
             raise Unavailable(
                 f"The checkpoint {folder} makes vectors of {found} numbers, but a shot's has {DIMENSIONS}: choose "
-                "a model of that width, such as openai/clip-vit-large-patch14."
+                "a model of at least that width, such as openai/clip-vit-large-patch14."
             )
         self.folder, self.device = folder, torch.device(device)
         model: Any = AutoModel.from_pretrained(folder, dtype=dtype)
@@ -113,7 +114,14 @@ class Clip:
             mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in self._normalisation)
             pixels = (pixels.float() - mean) / std
         inputs["pixel_values"] = pixels.to(self.model.dtype)
-        return normalize(self.model.get_image_features(**inputs).pooler_output.float(), dim=-1)
+        return self._narrowed(self.model.get_image_features(**inputs).pooler_output)
+
+    def _narrowed(self, features: Tensor) -> Tensor:
+        """Features of either tower as unit vectors of 768 numbers; wider ones by one projection for both towers."""
+        unit = normalize(features.float(), dim=-1)
+        if unit.shape[-1] == DIMENSIONS:
+            return unit
+        return normalize(unit @ torch.from_numpy(projection(unit.shape[-1], DIMENSIONS)).to(unit.device), dim=-1)
 
     @functools.cached_property
     def _normalisation(self) -> tuple[list[float], list[float]]:
@@ -122,6 +130,32 @@ class Clip:
         mean = self.processor.image_mean if self.processor.do_normalize else [0.0] * 3
         std = self.processor.image_std if self.processor.do_normalize else [1.0] * 3
         return [m / scale for m in mean], [s / scale for s in std]
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
+        """Unit-norm (len(texts), 768) float32 in the space of the shots' vectors, for queries by text."""
+        tokens = tokenize(AutoTokenizer.from_pretrained(self.folder), self.model.config, texts)
+        parts = []
+        for start in range(0, len(texts), batch_size):
+            inputs = {name: tensor[start : start + batch_size].to(self.device) for name, tensor in tokens.items()}
+            parts.append(self._narrowed(self.model.get_text_features(**inputs).pooler_output).cpu().numpy())
+        return np.concatenate(parts)
+
+
+def tokenize(tokenizer: Any, config: Any, texts: Sequence[str]) -> dict[str, Tensor]:
+    """Token ids and mask, (n, length) each, cut to what the text tower can read.
+
+    SigLIP was trained on texts padded to its full length, and without a mask.
+    """
+    siglip = config.model_type.startswith("siglip")
+    tokens = tokenizer(
+        list(texts),
+        padding="max_length" if siglip else "longest",
+        max_length=config.text_config.max_position_embeddings,
+        truncation=True,
+        return_tensors="pt",
+    )
+    return {name: tokens[name] for name in (("input_ids",) if siglip else ("input_ids", "attention_mask"))}
 
 
 @functools.lru_cache(maxsize=2)

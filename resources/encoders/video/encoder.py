@@ -1,11 +1,12 @@
 """Turns the sampled frames of a shot into its video embedding."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from dagster import ConfigurableResource
 from pydantic import Field, field_validator
 
+from resources.errors import Unavailable
 from resources.registry import Registry, implementation, known
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 VIDEO_ENCODERS: Registry = {
     "descriptors": "resources.encoders.video.descriptors:Descriptors",
+    "efficientnet": "resources.encoders.video.efficientnet:EfficientNet",
     "clip": "resources.encoders.video.clip:ClipFrames",
 }
 """By `kind`. Another one is a class like these (`VideoModel`) in a module of its own, and a line here."""
@@ -27,12 +29,20 @@ class VideoModel(Protocol):
     def embed(self, shots: Iterable[Sequence[bytes]]) -> "Iterator[np.ndarray]": ...
 
 
+@runtime_checkable
+class TextTower(Protocol):
+    """What a kind has besides if it reads texts, too."""
+
+    def embed_texts(self, texts: Sequence[str]) -> "np.ndarray": ...
+
+
 class VideoEncoder(ConfigurableResource[Any]):
     """Shots' JPEG frames in, one 768-d unit vector per shot out.
 
-    kind: "descriptors" (colour, gradients and texture; no weights) or "clip" (the image tower of a CLIP-style model).
+    kind: "descriptors" (colour, gradients and texture; no weights), "efficientnet" (ImageNet features and colour; the
+        weights are an installed package's) or "clip" (the image tower of a CLIP-style model).
     model: for "clip", a checkpoint folder (a SeqCLIP fine-tune too) or a name on the model hub: a CLIP, SigLIP or
-        SigLIP 2 whose two towers meet in 768 dimensions.
+        SigLIP 2 whose two towers meet in 768 dimensions or more, which are projected to 768.
     device: "auto" (a GPU where there is one), or PyTorch's name for it.
     dtype: the precision of the weights; it is part of the embedding space. On a GPU, bfloat16 is several times faster;
         where it is the slower one (`matmul_dtype`), its rounded weights are multiplied in float32.
@@ -69,6 +79,18 @@ class VideoEncoder(ConfigurableResource[Any]):
         frames, Unavailable for a checkpoint that cannot be used.
         """
         return self._model().embed(shots)
+
+    def embed_texts(self, texts: Sequence[str]) -> "np.ndarray":
+        """Unit-norm (len(texts), 768) float32: the text tower, whose vectors lie in the space of the shots'.
+
+        Raises Unavailable for a kind without a text tower, or a checkpoint that cannot be used.
+        """
+        model = self._model()
+        if not isinstance(model, TextTower):
+            raise Unavailable(
+                f"The video encoder {self.kind!r} has no text tower: shots are found by text with 'clip'."
+            )
+        return model.embed_texts(texts)
 
     def _model(self) -> VideoModel:
         model: VideoModel = implementation(VIDEO_ENCODERS, self.kind)(self)

@@ -47,6 +47,13 @@ def describe_shot(jpegs: Sequence[bytes]) -> np.ndarray:
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
+def palette(jpegs: Sequence[bytes]) -> np.ndarray:
+    """The palette block alone, (128,) float32, centred; raises ValueError without frames."""
+    if not jpegs:
+        raise ValueError("a shot without frames has no palette")
+    return _colour_histograms(np.stack([_pixels(jpeg) for jpeg in jpegs]))[1].mean(0)
+
+
 def _pixels(jpeg: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(jpeg)) as image:
         image.draft("RGB", (WIDTH, HEIGHT))  # lets the decoder skip the detail that the resize would drop

@@ -17,9 +17,10 @@ import pytest
 
 from mediafm_assets.commands.cli import main
 from mediafm_assets.defs.evaluation import REPRESENTATIONS
+from mediafm_assets.settings import resources
 from model.tasks import TASKS
 from resources.lake import TABLES, violations
-from tests.mediafm_assets.conftest import Drop, Places
+from tests.mediafm_assets.conftest import WEIGHTLESS, Drop, Places
 
 
 def run_count() -> int:
@@ -222,6 +223,35 @@ def test_another_detector_makes_stale_what_depends_on_shots(places: Places, monk
     after = places.versions(title)
     assert {table for table in after if after[table] == before[table]} == {"titles", "global_embeddings"}
     assert places.lake.read("shots", title_id=title)["detector"].str.starts_with("adaptive").all()
+
+
+def test_a_lake_of_other_encoders_is_remade_where_they_count_and_nowhere_else(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    title = titles_in(places)[0]
+    before = places.versions(title)
+    monkeypatch.setenv("MEDIAFM_AUDIO_ENCODER", "aisfx")
+    assert main(["materialize"]) == 0
+    after = places.versions(title)
+    changed = {table for table in after if after[table] != before[table]}
+    assert changed == {"audio_embeddings", "fused_embeddings", "contextual_embeddings"}
+    spaces = places.lake.scan("fused_embeddings").collect()["space"].unique()
+    assert len(spaces) == 1
+
+
+def test_the_default_encoders_make_every_embedding_of_a_film(
+    empty_places: Places, small_catalogue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in WEIGHTLESS:
+        monkeypatch.delenv(variable)
+    title = min(path.name for path in (small_catalogue / "titles").iterdir())
+    shutil.copytree(small_catalogue / "titles" / title, empty_places.landing / "titles" / title)
+    assert main(["materialize", "--no-train"]) == 0
+    configured = resources()
+    parts = {"video": "video", "audio": "audio", "text": "text", "global": "title"}
+    for table, part in parts.items():
+        rows = empty_places.lake.read(f"{table}_embeddings", title_id=title)
+        assert set(rows["encoder"]) == {configured[f"{part}_encoder"].space()}
 
 
 def test_two_catalogues_with_their_own_places_never_touch_each_other(

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from mediafm_assets.commands.cli import main
-from tests.mediafm_assets.conftest import Places
+from tests.mediafm_assets.conftest import WEIGHTLESS, Places
 from tests.resources.checkpoints import save_clip, save_wav2vec
 from tests.resources.openai_server import GOOD_KEY, OpenAIServer, openai_server
 
@@ -31,6 +31,7 @@ def server() -> Iterator[OpenAIServer]:
 @pytest.fixture
 def reference(checkpoints: Path, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> OpenAIServer:
     for name, value in {
+        **dict.fromkeys(WEIGHTLESS, ""),
         "MEDIAFM_PROFILE": "reference",
         "MEDIAFM_VIDEO_MODEL": str(checkpoints / "clip"),
         "MEDIAFM_AUDIO_MODEL": str(checkpoints / "wav2vec2"),

@@ -22,7 +22,7 @@ from mediafm_assets.settings import resources
 from mediafm_assets.stages import all_stages
 from resources.encoders import VideoEncoder
 from tests.mediafm_assets.conftest import Places
-from tests.resources.checkpoints import save_clip, save_siglip2, save_wav2vec, text_vectors
+from tests.resources.checkpoints import save_clip, save_siglip2, save_wav2vec
 
 QUICK = {"epochs": 2, "batch_size": 8, "frames": 2, "pretrained_lr": 1e-4, "held_out": 0.3}
 
@@ -107,7 +107,7 @@ def test_the_catalogues_own_shots_and_cues_make_a_checkpoint_that_the_video_enco
     encoder = VideoEncoder(kind="clip", model=said["checkpoint"])
     assert set(rows["encoder"]) == {encoder.space()} != {VideoEncoder(kind="clip", model=str(base)).space()}
     # Its text tower, by the same name: texts lie in the space of the stored vectors.
-    texts = text_vectors(Path(said["checkpoint"]), ["a red circle", "stripes moving up"])
+    texts = resources()["video_encoder"].embed_texts(["a red circle", "stripes moving up"])
     assert texts.shape == (2, 768)
     assert np.abs(texts @ np.stack(rows["embedding"].to_list()).T).max() <= 1 + 1e-5
 

@@ -372,9 +372,20 @@ def test_every_asset_shows_owner_kind_group_description_and_columns(empty_places
             assert spec.metadata["dagster/column_schema"].columns
 
 
+def test_by_default_films_are_read_with_the_weights_that_come_with_packages() -> None:
+    default = resources({})
+    kinds = [default[f"{part}_encoder"].kind for part in ("video", "audio", "text", "title")]
+    assert kinds == ["efficientnet", "aisfx", "minilm", "minilm"]
+    weightless = {"MEDIAFM_VIDEO_ENCODER": "descriptors", "MEDIAFM_AUDIO_ENCODER": "logmel"}
+    assert resources({**weightless, "MEDIAFM_TEXT_ENCODER": "hashed"})["video_encoder"].kind == "descriptors"
+
+
 def test_the_reference_profile_is_a_set_of_defaults_and_each_part_can_be_chosen_alone() -> None:
     reference = resources({"MEDIAFM_PROFILE": "reference", "MEDIAFM_TEXT_ENCODER": "hashed"})
     assert (reference["video_encoder"].kind, reference["audio_encoder"].kind) == ("clip", "wav2vec2")
     assert reference["text_encoder"].kind == "hashed"
     assert reference["title_encoder"].dimensions == 768
+    assert resources({"MEDIAFM_PROFILE": "reference"})["title_encoder"].dimensions == 3072
+    local = resources({"MEDIAFM_TEXT_ENCODER": "openai", "MEDIAFM_TEXT_MODEL": "nomic-embed-text"})
+    assert local["title_encoder"].dimensions == 768
     assert json.loads(reference["encoder_config"].config().to_json())["layers"] == 12

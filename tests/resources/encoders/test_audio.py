@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.embeddings import near_share
+from benchmarks.real_films import near_share
 from resources.encoders import AudioEncoder
 from resources.errors import Unavailable
 from tests.resources.checkpoints import save_clip, save_wav2vec
@@ -209,6 +209,16 @@ def test_the_space_follows_the_weights(group: Path, layer: Path) -> None:
     assert AudioEncoder(kind="wav2vec2", model="/nowhere").config_key() != AudioEncoder().config_key()
 
 
+def test_a_large_checkpoint_is_projected_to_the_width_of_the_table(tmp_path: Path) -> None:
+    encoder = AudioEncoder(kind="wav2vec2", model=str(save_wav2vec(tmp_path / "large", "layer", hidden=1024)))
+    assert encoder.preflight() == []
+    low, high = encoder.embed([speech(120), speech(240, seed=1)])
+    assert low is not None
+    assert high is not None
+    assert low.shape == high.shape == (768,)
+    assert not np.allclose(low, high)
+
+
 def test_a_checkpoint_that_cannot_serve_is_refused_before_any_work(tmp_path: Path) -> None:
     narrow = AudioEncoder(kind="wav2vec2", model=str(save_wav2vec(tmp_path / "narrow", "group", hidden=64)))
     (problem,) = narrow.preflight()
@@ -220,5 +230,5 @@ def test_a_checkpoint_that_cannot_serve_is_refused_before_any_work(tmp_path: Pat
     assert "not a wav2vec2" in problem
     (problem,) = AudioEncoder(kind="wav2vec2", model=str(tmp_path / "missing")).preflight()
     assert "missing" in problem
-    with pytest.raises(ValueError, match="'whisper' is unknown; choose logmel or wav2vec2"):
+    with pytest.raises(ValueError, match="'whisper' is unknown; choose logmel or aisfx or wav2vec2"):
         AudioEncoder(kind="whisper")

@@ -226,7 +226,7 @@ def test_a_missing_key_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("OPENAI_API_KEY", "anything")
     assert encoder.preflight() == []
     assert TextEncoder().preflight() == []
-    with pytest.raises(ValueError, match="'bert' is unknown; choose hashed or openai"):
+    with pytest.raises(ValueError, match="'bert' is unknown; choose hashed or minilm or openai"):
         TextEncoder(kind="bert")
 
 

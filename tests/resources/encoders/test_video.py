@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.embeddings import near_share
+from benchmarks.real_films import near_share
 from resources.encoders import VideoEncoder
 from resources.errors import Unavailable
-from tests.resources.checkpoints import save_clip, save_siglip, save_siglip2
+from tests.resources.checkpoints import save_clip, save_siglip, save_siglip2, text_vectors
 
 RNG_SEED = 7
 
@@ -150,6 +150,7 @@ def test_the_clip_tower_agrees_with_transformers_frame_by_frame(save, tmp_path: 
     vectors = np.stack(list(encoder.embed(shots)))
     assert vectors.dtype == np.float32
     assert np.allclose(vectors, expected(folder, shots), atol=2e-5)
+    assert encoder.embed_texts(["a red circle"]).shape == (1, 768)
 
 
 def test_half_precision_stays_close(clip: Path) -> None:
@@ -179,6 +180,18 @@ def test_clip_reads_no_further_than_a_few_batches_ahead(clip: Path) -> None:
     assert len(list(itertools.islice(vectors, 10))) == 10
     assert taken <= 10 + 4 * 4
     vectors.close()  # type: ignore[attr-defined]
+
+
+def test_the_text_tower_answers_in_the_space_of_the_shots(clip: Path) -> None:
+    texts = ["a red circle", "green stripes moving left of the blue square " * 4]
+    vectors = VideoEncoder(kind="clip", model=str(clip)).embed_texts(texts)
+    assert np.allclose(vectors, text_vectors(clip, texts), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["descriptors", "efficientnet"])
+def test_an_encoder_without_a_text_tower_says_so(kind: str) -> None:
+    with pytest.raises(Unavailable, match=f"'{kind}' has no text tower"):
+        VideoEncoder(kind=kind).embed_texts(["a red circle"])
 
 
 def test_the_space_follows_the_weights_and_not_their_place(clip: Path, tmp_path: Path) -> None:
@@ -211,11 +224,25 @@ def test_a_checkpoint_of_another_width_is_refused_before_any_work(tmp_path: Path
         encoder.embed(noise_shots([1]))
 
 
+def test_a_wider_checkpoint_is_projected_with_both_towers_alike(tmp_path: Path) -> None:
+    folder = save_clip(tmp_path / "wide", dimensions=1152)
+    encoder, shots = VideoEncoder(kind="clip", model=str(folder)), noise_shots([1, 2, 3, 2, 1])
+    whole = expected(folder, shots)
+    assert whole.shape == (5, 1152)
+    assert encoder.preflight() == []
+    vectors = np.stack(list(encoder.embed(shots)))
+    assert vectors.shape == (5, 768)
+    assert np.allclose(vectors @ vectors.T, whole @ whole.T, atol=0.1)
+    texts = encoder.embed_texts(["a red circle", "green stripes"])
+    assert texts.shape == (2, 768)
+    assert np.allclose(np.linalg.norm(texts, axis=1), 1, atol=1e-5)
+
+
 def test_preflight_names_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (problem,) = VideoEncoder(kind="clip", model=str(tmp_path)).preflight()
     assert "incomplete" in problem
-    with pytest.raises(ValueError, match="'oracle' is unknown; choose descriptors or clip"):
+    with pytest.raises(ValueError, match="'oracle' is unknown; choose descriptors or efficientnet or clip"):
         VideoEncoder(kind="oracle")
     (problem,) = VideoEncoder(kind="clip", dtype="int4").preflight()
     assert "int4" in problem
