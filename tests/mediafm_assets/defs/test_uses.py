@@ -2,9 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,38 +10,15 @@ import pytest
 from mediafm_assets.commands.cli import main
 from mediafm_assets.defs.scenes import ad_breaks
 from mediafm_assets.defs.tags import TAGS, highlights, tags
-from mediafm_assets.graph.materialise import TitleRun
-from mediafm_assets.graph.versions import Catalogue
-from mediafm_assets.settings import resources
-from mediafm_assets.stages import all_stages
 from model.tagging import sigmoid
 from model.tasks import TASKS
-from resources.lake import TABLES, typed_rows, vectors, violations
+from resources.lake import TABLES, vectors, violations
 from resources.search_index import SearchIndex, index_uri
 from tests.mediafm_assets.conftest import Places
+from tests.mediafm_assets.title_runs import BIAS, catalogue_of, made, run_of, titles_of, write_usable_probes
 
 OF_TITLES = ("scenes", "ad_breaks", "title_embeddings", "tags", "highlights")
 OF_ALL = ("title_neighbours", "probes")
-
-
-def catalogue_of(places: Places) -> Catalogue:
-    return Catalogue(places.lake, resources(places.environment), all_stages())
-
-
-def run_of(places: Places) -> TitleRun:
-    catalogue = catalogue_of(places)
-    return TitleRun(SimpleNamespace(**catalogue.resources), catalogue)
-
-
-def made(compute: Callable[[TitleRun, str], Iterator[Any]], places: Places, title_id: str) -> pl.DataFrame:
-    """What a stage makes of a title, when it is asked by itself."""
-    ((_table, rows),) = compute(run_of(places), title_id)
-    assert isinstance(rows, pl.DataFrame)
-    return rows
-
-
-def titles_of(places: Places) -> list[str]:
-    return sorted(title_id for (title_id,) in places.lake.data_versions("titles"))
 
 
 @pytest.mark.parametrize("table", [*OF_TITLES, *OF_ALL])
@@ -118,22 +92,11 @@ def test_probes_are_usable_or_say_why_not(finished: Places) -> None:
     assert probes.filter(~pl.col("usable"))["reason"].null_count() == 0
 
 
-def with_usable_probe(places: Places, task: str, label: str, width: int) -> dict[str, Any]:
-    """A probe of one task's label that asks for the first number of a contextual vector, in the place of the others."""
-    catalogue = catalogue_of(places)
-    weights = np.zeros(width, dtype=np.float32)
-    weights[0] = 4.0
-    probe = {"task": task, "label": label, "weights": weights, "bias": 0.5, "clip_s": 3.0, "usable": True}
-    rows = typed_rows("probes", [probe])
-    places.lake.write("probes", catalogue.partition("probes"), rows, "b" * 32)
-    return probe
-
-
 def test_a_usable_probe_tags_the_title_and_windows_with_the_shots_that_argue_for_it(places: Places) -> None:
     title_id = titles_of(places)[0]
     shots = run_of(places).read("contextual_embeddings", title_id)
     matrix = vectors(shots)
-    probe = with_usable_probe(places, "clip_tone", "calm", matrix.shape[1])
+    weights = write_usable_probes(places, ("clip_tone", "calm"))
     rows = made(tags, places, title_id).filter(task="clip_tone")
     assert set(rows["label"]) == {"calm"}
     windows = rows.filter(scope="window").sort("first_shot")
@@ -142,7 +105,7 @@ def test_a_usable_probe_tags_the_title_and_windows_with_the_shots_that_argue_for
     assert rows.filter(scope="title").select("first_shot", "last_shot").rows() == [(0, len(matrix) - 1)]
     for row in rows.iter_rows(named=True):
         of_row = matrix[row["first_shot"] : row["last_shot"] + 1]
-        said = sigmoid(np.array([of_row.mean(axis=0) @ probe["weights"] + probe["bias"]]))[0]
+        said = sigmoid(np.array([of_row.mean(axis=0) @ weights + BIAS]))[0]
         assert row["probability"] == pytest.approx(said, abs=1e-5)
         strongest = row["first_shot"] + np.argsort(-of_row[:, 0], kind="stable")[:3]
         assert row["shots"] == strongest.tolist()
@@ -153,14 +116,13 @@ def test_a_usable_probe_tags_the_title_and_windows_with_the_shots_that_argue_for
 
 def test_highlights_share_no_shot_and_come_best_first_or_say_why_there_are_none(places: Places) -> None:
     title_id = titles_of(places)[0]
-    width = vectors(run_of(places).read("contextual_embeddings", title_id)).shape[1]
-    with_usable_probe(places, "clip_retrieval", "clip_retrieval", width)
+    write_usable_probes(places, ("clip_retrieval", "clip_retrieval"))
     rows = made(highlights, places, title_id)
     assert rows["rank"].to_list() == list(range(1, len(rows) + 1))
     assert rows["score"].is_sorted(descending=True)
     shown = [shot for row in rows.iter_rows(named=True) for shot in range(row["first_shot"], row["last_shot"] + 1)]
     assert len(shown) == len(set(shown))
-    with_usable_probe(places, "clip_tone", "calm", width)  # and none of clip_retrieval
+    write_usable_probes(places, ("clip_tone", "calm"))  # and none of clip_retrieval
     (row,) = made(highlights, places, title_id).rows(named=True)
     assert (row["rank"], row["first_shot"], row["reason"]) == (0, None, "clip_retrieval has no labelled clips")
 

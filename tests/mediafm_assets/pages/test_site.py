@@ -21,6 +21,7 @@ from PIL import Image
 
 from mediafm_assets.pages.catalogue import FRESH_S
 from mediafm_assets.pages.search import RANK_OFFSET
+from model.modalities import WIDTHS, blocks_of
 from resources.encoders import TextEncoder
 from resources.lake import DeltaLake, vectors
 from resources.search_index import IndexedTitle, SearchIndex, index_uri
@@ -70,10 +71,7 @@ def test_a_shot_finds_those_whose_fused_vectors_are_nearest_and_not_itself(site:
     assert places_of(answer) == expected[:6]
     for hit in answer["shots"]:
         found = vectors(site.lake.read("fused_embeddings", title_id=hit["title_id"]))[hit["shot_index"]]
-        shares = {
-            name: found[i * 768 : (i + 1) * 768] @ query[i * 768 : (i + 1) * 768]
-            for i, name in enumerate(("video", "audio", "text"))
-        }
+        shares = {name: found[block] @ query[block] for name, block in blocks_of(WIDTHS).items() if query[block].any()}
         (match,) = hit["matches"]
         assert match["modality"] == max(shares, key=lambda name: shares[name])
         assert match["parts"] == pytest.approx(shares, abs=1e-4)
