@@ -38,7 +38,7 @@ def titles_of(places: Places) -> list[str]:
 
 
 def write_usable_probes(places: Places, *labels: tuple[str, str]) -> np.ndarray:
-    """Probes of tasks and labels that ask for the first number of a contextual vector, in the place of the lake's; their
+    """Probes of tasks and labels that ask for the first number of a contextual vector, in the lake's place; their
     weights."""
     run = run_of(places)
     weights = np.zeros(vectors(run.read("contextual_embeddings", titles_of(places)[0])).shape[1], dtype=np.float32)
