@@ -2,7 +2,8 @@
 
     python benchmarks/pages.py [--titles 10000] [--shots 10] [--readers 50] [--seconds 60] [--keep FOLDER]
 
-The lake holds synthetic rows, written into Delta in few commits; `mediafm serve` runs on it as a process of its own.
+The lake holds synthetic rows, written into Delta in few commits, and its search index; `mediafm serve` runs on it as a
+process of its own.
 One reader asks alone first: the times of its answers are the server's, with the way through this machine. Prints also
 the ratio of these times to those on a lake of ten titles.
 """
@@ -30,6 +31,7 @@ from mediafm_assets.stages import all_stages
 from model.fusion import fuse
 from resources.encoders.text.hashed_ngrams import hash_texts
 from resources.lake import DeltaLake
+from resources.search_index import IndexedTitle, SearchIndex, index_uri
 
 WORDS = """river night train market chase letter harbour storm garden signal winter promise silent golden broken mirror
 father captain doctor secret money fire water stone window door street castle desert forest music dance laugh""".split()  # noqa: SIM905
@@ -39,10 +41,11 @@ JPEG_BYTES = 8000
 
 
 def write(lake: DeltaLake, titles: int, shots: int) -> None:
-    """Titles of `shots` shots each, with what a page of results and a title's page read of them."""
+    """Titles of `shots` shots each, with what a page of results and a title's page read of them, and their index."""
     random = np.random.default_rng(0)
     space = versions.Catalogue(lake, resources({}), all_stages()).fused_space()
     encoder = resources({})["text_encoder"].space()
+    index = SearchIndex.open(index_uri(lake.uri), space)
     for first in range(0, titles, TITLES_IN_A_COMMIT):
         ids = [f"title-{i:05}" for i in range(first, min(first + TITLES_IN_A_COMMIT, titles))]
         n = len(ids) * shots
@@ -104,7 +107,13 @@ def write(lake: DeltaLake, titles: int, shots: int) -> None:
         }
         for table, rows in by_table.items():
             lake.write_partitions(table, rows, "1" * 32)
+        times = np.asarray(start[:shots])
+        index.upsert(
+            IndexedTitle(title_id, "1" * 32, np.arange(shots), times, times + SHOT_S, own)
+            for title_id, own in zip(ids, np.split(vectors, len(ids)), strict=True)
+        )
         print(f"\r{first + len(ids):,} titles written", end="", flush=True)
+    index.optimise()
     print()
 
 

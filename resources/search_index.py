@@ -9,6 +9,7 @@ made are searched exactly beside it.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from model.modalities import FUSED_DIM, WIDTHS, blocks_of
@@ -101,6 +102,8 @@ class SearchIndex:
     ) -> "SearchIndex | None":
         """The index at the place, whose space must be the given one, if one is given; None where there is none. Raises
         OtherSpace as `open`."""
+        if "://" not in uri and not Path(uri).is_dir():  # LanceDB would make the folder
+            return None
         try:
             table = _database(uri, storage_options).open_table(TABLE)
         except ValueError:  # what LanceDB says of a table that is not there

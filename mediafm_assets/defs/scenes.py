@@ -6,7 +6,7 @@ from mediafm_assets.defs.embeddings import cues_of
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
 from model.modalities import WIDTHS, blocks_of
-from resources.lake import vectors
+from resources.lake import typed_rows, vectors
 
 if TYPE_CHECKING:
     import polars as pl
@@ -72,7 +72,7 @@ def ad_breaks(run: TitleRun, title_id: str) -> "Rows":
     ]
     run.notes["breaks"] = len(rows)
     none = {"rank": 0, "before": [], "after": [], "reason": "the title is a single scene"}
-    yield "ad_breaks", rows_of("ad_breaks", rows or [none])
+    yield "ad_breaks", typed_rows("ad_breaks", rows or [none])
 
 
 def categories(tags: "pl.DataFrame", shot: int) -> list[str]:
@@ -81,18 +81,6 @@ def categories(tags: "pl.DataFrame", shot: int) -> list[str]:
 
     of_shot = tags.filter(pl.col("first_shot") <= shot, pl.col("last_shot") >= shot, pl.col("probability") > 0.5)
     return of_shot.sort("probability", descending=True)["label"].head(CATEGORIES_SHOWN).to_list()
-
-
-def rows_of(table: str, rows: "list[dict[str, Any]]") -> "pl.DataFrame":
-    """Rows of a table; columns that a row does not have are null."""
-    import polars as pl
-
-    from resources.lake.schemas import polars_schema
-    from resources.lake.tables import TABLES
-
-    schema = dict(polars_schema(table))
-    filled_in = {*TABLES[table].partition_by, "data_version"}
-    return pl.DataFrame(rows, schema={name: schema[name] for name in schema if name not in filled_in})
 
 
 STAGES = (

@@ -4,13 +4,12 @@ them."""
 from typing import TYPE_CHECKING, Any
 
 from mediafm_assets.defs.evaluation import SEED, clip_vectors, clips_by_task, metrics_version, spans_of
-from mediafm_assets.defs.scenes import rows_of
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import Catalogue, digest
 from mediafm_assets.graph.whole import CatalogueRun
 from model.tasks import TASKS
-from resources.lake import vectors
+from resources.lake import typed_rows, vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +48,7 @@ def probes(run: CatalogueRun) -> "Rows":
             for probe in fitted or [none]
         ]
     run.notes.update(probes=len(rows), usable=sum(row["usable"] for row in rows))
-    yield "probes", rows_of("probes", rows)
+    yield "probes", typed_rows("probes", rows)
 
 
 def probes_version(catalogue: Catalogue) -> str | None:
@@ -94,7 +93,7 @@ def tags(run: TitleRun, title_id: str) -> "Rows":
                 ]
     run.notes["usable_probes"] = fitted["usable"].sum()
     rows = [{"shots": [], **row, "probe_version": probe_version} for row in rows]
-    yield "tags", rows_of("tags", rows)
+    yield "tags", typed_rows("tags", rows)
 
 
 def span(scope: str, first: int, last: int, start_s: "np.ndarray", end_s: "np.ndarray") -> dict[str, Any]:
@@ -137,7 +136,7 @@ def highlights(run: TitleRun, title_id: str) -> "Rows":
         reason = f"the title has no run of whole shots of about {length_s:.0f} s"
     run.notes["highlights"] = len(rows)
     rows = [{**row, "probe_version": probe_version} for row in rows or [{"rank": 0, "reason": reason}]]
-    yield "highlights", rows_of("highlights", rows)
+    yield "highlights", typed_rows("highlights", rows)
 
 
 STAGES = (

@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from mediafm_assets.defs.scenes import rows_of
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.whole import CatalogueRun
 from model.modalities import WIDTHS, blocks_of
-from resources.lake import vectors
+from resources.lake import typed_rows, vectors
 from resources.lake.tables import TITLE_PARTS
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def title_embeddings(run: TitleRun, title_id: str) -> "Rows":
         "shots": len(shots),
         "encoder_version": run.catalogue.encoder_version,
     }
-    yield "title_embeddings", rows_of("title_embeddings", [row])
+    yield "title_embeddings", typed_rows("title_embeddings", [row])
 
 
 def title_neighbours(run: CatalogueRun) -> "Rows":
@@ -50,7 +49,7 @@ def title_neighbours(run: CatalogueRun) -> "Rows":
             {"title_id": title_id, "rank": rank, "neighbour_id": ids[near.title], "score": near.score, **near.carried}
             for rank, near in enumerate(neighbours, 1)
         ] or [{"title_id": title_id, "rank": 0, "reason": "there is no other title"}]
-    yield "title_neighbours", rows_of("title_neighbours", rows)
+    yield "title_neighbours", typed_rows("title_neighbours", rows)
 
 
 STAGES = (

@@ -1,13 +1,15 @@
-"""Search: shots by words or by another shot, titles by words, exactly.
+"""Search: shots by words or by another shot, titles by words.
 
 A query becomes vectors for the blocks of the fused embedding: the text encoder's for what is said, the picture tower's
 for what is seen where the video encoder has one, and the fused vector itself for a shot that others should be like.
-Each gives a list, and lists are joined by reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009, k = 60).
+Each gives a list of shots from the lake's search index, and lists are joined by reciprocal rank fusion (Cormack, Clarke
+and Büttcher, SIGIR 2009, k = 60). Titles, and shots of one encoder generation, are compared exactly in memory.
 """
 
 import threading
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +17,7 @@ from mediafm_assets.graph import versions
 from mediafm_assets.pages.catalogue import FILE, Catalogue, NotThere, Row, parse_shot
 from mediafm_assets.pages.recent import Recent
 from mediafm_assets.stages import all_stages
+from resources.errors import Unavailable
 from resources.lake import TABLES, vectors
 from resources.search_index import OtherSpace, SearchIndex, index_uri
 
@@ -275,7 +278,8 @@ class Search:
                 said = {"modality": hit.modality, "rank": rank, "score": round(hit.score, 4), "parts": parts}
                 matches.setdefault(place, []).append(said)
         best = sorted(scores, key=lambda place: (-scores[place], place))[: asked.k]
-        self._catalogue.shots_of({title for title, _ in best})
+        with suppress(Unavailable):  # of one title, which is then left out
+            self._catalogue.shots_of({title for title, _ in best})
         return {
             "query": asked.text,
             "like": f"{asked.like[0]}:{asked.like[1]}" if asked.like else None,
@@ -302,16 +306,23 @@ class Search:
     ) -> list[Hit]:
         """The k shots nearest to each query vector, best first. queries: by block of the fused vector, (768,) of video,
         audio or text, (2304,) of fused. titles: only of these. but: not this shot. Raises Refused."""
-        index = self._index()
-        hits = []
+        index, registered = self._index(), self._catalogue.titles()
+        hits: list[Hit] = []
         for block, query in queries.items():
-            norm = float((query @ query) ** 0.5)
-            found = index.nearest(query / norm, k + 1, block, sorted(titles) if titles else None)
-            hits += [
-                Hit(hit.title_id, hit.shot_index, max(-1.0, min(1.0, hit.score)), hit.parts)
-                for hit in found
-                if hit.score > 0 and (hit.title_id, hit.shot_index) != but
-            ][:k]
+            unit = query / max(float((query @ query) ** 0.5), 1e-12)
+            kept: list[Hit] = []
+            asked, more = k + 1, True
+            while len(kept) < k and more:
+                found = index.nearest(unit, asked, block, sorted(titles) if titles else None)
+                kept = [
+                    Hit(hit.title_id, hit.shot_index, min(1.0, hit.score), hit.parts)
+                    for hit in found
+                    if hit.score > 0 and hit.title_id in registered and (hit.title_id, hit.shot_index) != but
+                ]
+                # Deleted titles stay in the index until the weekly maintenance: others are asked for in their place.
+                more = len(found) == asked and found[-1].score > 0
+                asked *= 2
+            hits += kept[:k]
         return hits
 
     def find_titles(self, text: str) -> list[Row]:
@@ -368,10 +379,10 @@ class Search:
         return vector
 
     def _shown(self, title_id: str, shot_index: int) -> Row | None:
-        """What a reader is told of a shot; None when it went since it was found."""
+        """What a reader is told of a shot; None when it went since it was found, or cannot be read."""
         try:
             title, shot = self._catalogue.title(title_id), self._catalogue.shot(title_id, shot_index)
-        except NotThere:
+        except (NotThere, Unavailable):
             return None
         told = {name: shot[name] for name in ("shot_index", "start_s", "end_s", "text")}
         return {"title_id": title_id, "title": title["title"], **told}
@@ -381,8 +392,11 @@ class Search:
         lake = self._catalogue.lake
         try:
             index = SearchIndex.there(index_uri(lake.uri), self._versions.fused_space(), lake.storage_options)
-        except OtherSpace as error:
-            raise Refused(f"{error} Set MEDIAFM_PROFILE and its like as for the lake.") from None
+        except OtherSpace:
+            raise Refused(
+                "The search index holds vectors of another space than the configured encoders'; set MEDIAFM_PROFILE "
+                "and its like as for the lake."
+            ) from None
         if index is None:
             raise Refused("There is no search index yet; `mediafm materialize` makes it.")
         return index

@@ -4,7 +4,7 @@ from resources.lake.completion import ContractError
 from resources.lake.contracts import checks, violations
 from resources.lake.delta import DeltaLake, PartitionMissing
 from resources.lake.reading import Damaged
-from resources.lake.schemas import arrow_schema, column_schema, polars_schema, vectors
+from resources.lake.schemas import arrow_schema, column_schema, polars_schema, typed_rows, vectors
 from resources.lake.tables import TABLES
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "checks",
     "column_schema",
     "polars_schema",
+    "typed_rows",
     "vectors",
     "violations",
 ]

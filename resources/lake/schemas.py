@@ -1,6 +1,6 @@
 """The declared columns of a table as polars, pyarrow and Dagster have them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,17 @@ def column_schema(table: str) -> "dg.TableSchema":
             )
             for column in TABLES[table].columns
         ]
+    )
+
+
+def typed_rows(table: str, rows: Sequence[Mapping[str, Any]]) -> "pl.DataFrame":
+    """Rows of one partition in the declared types, as `DeltaLake.write` takes them: without the partition columns and
+    `data_version`. Columns that a row does not have are null."""
+    import polars as pl
+
+    filled_in = {*TABLES[table].partition_by, "data_version"}
+    return pl.DataFrame(
+        rows, schema={name: kind for name, kind in polars_schema(table).items() if name not in filled_in}
     )
 
 

@@ -25,9 +25,16 @@ MAY_IMPORT = {
     ),
     "mediafm_assets.stages": ("mediafm_assets.defs", "mediafm_assets.graph"),
     "mediafm_assets.definitions": ("mediafm_assets.graph", "mediafm_assets.settings", "mediafm_assets.stages"),
+    "mediafm_assets.pages": (
+        "mediafm_assets.pages",
+        "mediafm_assets.graph",
+        "mediafm_assets.settings",
+        "mediafm_assets.stages",
+        "resources",
+    ),
     "mediafm_assets.commands": PACKAGES,
 }
-HEAVY = ("torch", "transformers", "openai", "cv2", "av", "sklearn", "scenedetect", "pandas")
+HEAVY = ("torch", "transformers", "openai", "cv2", "av", "sklearn", "scenedetect", "pandas", "lancedb", "starlette")
 
 
 def sources_of(room: str) -> list[Path]:

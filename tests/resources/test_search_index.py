@@ -23,7 +23,7 @@ def title(title_id: str, shots: int = 5, version: str = "1", seed: int = 0, abse
     rng = np.random.default_rng([seed, *title_id.encode()])
     blocks = rng.standard_normal((shots, 3, 768))
     if absent:
-        blocks[0, search_index.MODALITIES.index(absent)] = 0
+        blocks[0, search_index.BLOCKS[1:].index(absent)] = 0
     norms = np.linalg.norm(blocks, axis=2, keepdims=True)
     blocks = np.divide(blocks, norms, out=np.zeros_like(blocks), where=norms > 0)
     fused = blocks.reshape(shots, WIDTH)
@@ -60,7 +60,7 @@ def test_a_small_index_answers_exactly_by_every_block(tmp_path: Path, seed: int,
     index.upsert(titles)
     rows = np.concatenate([each.fused for each in titles])
     if block != "fused":
-        start = search_index.MODALITIES.index(block) * 768
+        start = search_index.BLOCKS[1:].index(block) * 768
         rows = rows[:, start : start + 768]
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
     query = np.random.default_rng(seed).standard_normal(rows.shape[1])
@@ -130,7 +130,7 @@ def test_an_empty_index_finds_nothing(index: SearchIndex) -> None:
 def test_an_index_of_another_space_is_refused_in_one_sentence_and_can_be_made_anew(tmp_path: Path) -> None:
     uri = str(tmp_path / "index")
     SearchIndex.open(uri, "old").upsert([title("a")])
-    with pytest.raises(OtherSpace, match=r"space 'old'.*'new'.*rebuild it from the lake\.") as refused:
+    with pytest.raises(OtherSpace, match=r"space 'old'.*'new' in format 1 is needed\.$") as refused:
         SearchIndex.open(uri, "new")
     assert "\n" not in str(refused.value)
     assert SearchIndex.open(uri, "old").stored() == {"a": "1"}

@@ -6,7 +6,6 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +14,7 @@ from mediafm_assets.pages import catalogue, search
 from mediafm_assets.pages.app import marked, scenes_of
 from mediafm_assets.pages.catalogue import Catalogue
 from mediafm_assets.pages.recent import Recent
-from mediafm_assets.pages.search import BLOCKS, LONGEST_QUERY, Refused, Vectors, checked_query
+from mediafm_assets.pages.search import LONGEST_QUERY, WHOLE, Refused, Vectors, checked_query
 from mediafm_assets.pages.timeline import clock, timeline
 from resources.lake import DeltaLake, vectors
 from tests.resources.lake_rows import rows
@@ -94,26 +93,29 @@ def test_a_bounded_cache_keeps_what_was_used_last() -> None:
     assert made == ["a", "b", "c", "b"]
 
 
-def test_vectors_follow_titles_that_come_change_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_of_a_generation_follow_titles_that_come_change_and_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(catalogue, "FRESH_S", 0.0)
     monkeypatch.setattr(search, "SEGMENTS", 4)
     lake = DeltaLake(uri=str(tmp_path / "lake"))
     read = Catalogue(lake)
-    vectors_of = Vectors(read, "fused_embeddings", BLOCKS, space=("space", "v | a | t"))
+    vectors_of = Vectors(read, "contextual_embeddings", WHOLE, generation="new")
     random = np.random.default_rng(5)
     stored: dict[str, np.ndarray] = {}
     for step in range(24):
         title = f"t{random.integers(5)}"
+        where = {"encoder_version": "new", "title_id": title}
         if title in stored and random.random() < 0.3:
-            lake.delete("fused_embeddings", {"title_id": title})
+            lake.delete("contextual_embeddings", where)
             del stored[title]
         else:
-            own = rows("fused_embeddings", int(random.integers(3, 7)))
-            stored[title] = vectors(own) * np.float32(random.choice([-1, 1]))
-            own = own.with_columns(pl.Series("embedding", list(stored[title])))
-            lake.write("fused_embeddings", {"title_id": title}, own, f"{step:032}")
+            own = rows("contextual_embeddings", int(random.integers(3, 7)), step)
+            stored[title] = vectors(own)
+            lake.write("contextual_embeddings", where, own, f"{step:032}")
+            lake.write("contextual_embeddings", {**where, "encoder_version": "old"}, own, f"{step:032}")
             lake.write("titles", {"title_id": title}, rows("titles", 1), "1" * 32)
-        query = random.normal(size=768).astype(np.float32)
-        found = [(hit[0], hit[1]) for hit in vectors_of.nearest(query, "text", 100, None, None)]
-        cosines = {(t, i): float(row[1536:] @ query) for t, m in stored.items() for i, row in enumerate(m)}
+        query = random.normal(size=32).astype(np.float32)
+        found = [(hit[0], hit[1]) for hit in vectors_of.nearest(query, "whole", 100, None, None)]
+        cosines = {(t, i): float(row @ query) for t, m in stored.items() for i, row in enumerate(m)}
         assert set(found) == {place for place, cosine in cosines.items() if cosine > 0}

@@ -21,8 +21,10 @@ from PIL import Image
 
 from mediafm_assets.pages.catalogue import FRESH_S
 from mediafm_assets.pages.search import RANK_OFFSET
+from model.modalities import WIDTHS, blocks_of
 from resources.encoders import TextEncoder
 from resources.lake import DeltaLake, vectors
+from resources.search_index import IndexedTitle, SearchIndex, index_uri
 from tests.mediafm_assets.conftest import Places
 from tests.mediafm_assets.pages.conftest import BARE, SCRIPT, Site, serving
 
@@ -69,10 +71,7 @@ def test_a_shot_finds_those_whose_fused_vectors_are_nearest_and_not_itself(site:
     assert places_of(answer) == expected[:6]
     for hit in answer["shots"]:
         found = vectors(site.lake.read("fused_embeddings", title_id=hit["title_id"]))[hit["shot_index"]]
-        shares = {
-            name: found[i * 768 : (i + 1) * 768] @ query[i * 768 : (i + 1) * 768]
-            for i, name in enumerate(("video", "audio", "text"))
-        }
+        shares = {name: found[block] @ query[block] for name, block in blocks_of(WIDTHS).items() if query[block].any()}
         (match,) = hit["matches"]
         assert match["modality"] == max(shares, key=lambda name: shares[name])
         assert match["parts"] == pytest.approx(shares, abs=1e-4)
@@ -365,7 +364,7 @@ def test_a_lake_without_an_encoder_is_searched_and_shown(finished: Places, tmp_p
 def test_an_empty_lake_is_shown_and_left_empty(empty_places: Places) -> None:
     with serving(empty_places) as url:
         assert "No title is registered yet." in httpx2.get(url, timeout=30).text
-        assert "Nothing matched." in httpx2.get(f"{url}/search?q=sea", timeout=30).text
+        assert "There is no search index yet" in httpx2.get(f"{url}/search?q=sea", timeout=30).text
         assert httpx2.get(f"{url}/api/encoders", timeout=30).json() == []
     assert not (empty_places.root / "lake").exists()
 
@@ -393,7 +392,7 @@ def test_a_part_that_cannot_be_read_is_one_sentence(finished: Places, tmp_path: 
 def test_a_damaged_title_is_left_out_and_the_others_are_found(finished: Places, tmp_path: Path) -> None:
     places = finished.copy(tmp_path / "places")
     first, second, *others = sorted(title_id for (title_id,) in places.lake.data_versions("titles"))
-    for table, title in (("titles", first), ("fused_embeddings", second)):
+    for table, title in (("titles", first), ("shots", second)):
         (file,) = places.lake.partition_files(table, {"title_id": title})
         Path(file).write_bytes(b"PAR1 nothing of the kind")
     with serving(places) as url:
@@ -410,19 +409,47 @@ def test_a_landed_title_is_found_and_a_deleted_one_is_not(finished: Places, tmp_
     (title, *_) = sorted(title_id for (title_id,) in lake.data_versions("titles"))
     with serving(places) as url:
 
-        def found() -> set[str]:
+        def found(k: int = 100) -> list[str]:
             time.sleep(1.1 * FRESH_S)
-            answer = httpx2.get(f"{url}/api/search", params={"q": QUERY, "k": 100}, timeout=30).json()
-            return {hit["title_id"] for hit in answer["shots"]}
+            answer = httpx2.get(f"{url}/api/search", params={"q": QUERY, "k": k}, timeout=30).json()
+            return [hit["title_id"] for hit in answer["shots"]]
 
+        before = found(3)
         assert "newcomer" not in found()
         for table in ("shots", "text_embeddings", "fused_embeddings", "titles"):
             copied = lake.read(table, title_id=title).drop("title_id")
             lake.write(table, {"title_id": "newcomer"}, copied, "5" * 32)
+        index_title(lake, "newcomer")
         assert "newcomer" in found()
         assert httpx2.get(f"{url}/titles/newcomer", timeout=30).status_code == 200
         lake.delete("titles", {"title_id": "newcomer"})
         assert "newcomer" not in found()
+        assert found(3) == before, "what was deleted takes no place among the best"
+
+
+def index_title(lake: DeltaLake, title_id: str) -> None:
+    """Put the title's fused vectors into the lake's index, as the stage does."""
+    rows = lake.read("fused_embeddings", title_id=title_id)
+    index = SearchIndex.there(index_uri(lake.uri), None)
+    assert index is not None
+    shots, starts, ends = (rows[name].to_numpy() for name in ("shot_index", "start_s", "end_s"))
+    index.upsert([IndexedTitle(title_id, "5" * 32, shots, starts, ends, vectors(rows))])
+
+
+def test_a_lake_without_an_index_is_one_sentence(finished: Places, tmp_path: Path) -> None:
+    places = finished.copy(tmp_path / "places")
+    shutil.rmtree(places.root / "lake" / "search_index")
+    title = sorted(title_id for (title_id,) in places.lake.data_versions("titles"))[0]
+    said = "There is no search index yet; `mediafm materialize` makes it."
+    with serving(places) as url:
+        for path in ("/api/search?q=sea", f"/api/search?like={title}:0"):
+            answer = httpx2.get(url + path, timeout=30)
+            assert (answer.status_code, answer.json()["error"]) == (400, said)
+        page = httpx2.get(f"{url}/search?q=sea", timeout=30)
+        assert page.status_code == 400
+        assert said in html.unescape(page.text)
+        assert httpx2.get(f"{url}/titles/{title}", timeout=30).status_code == 200
+    assert not (places.root / "lake" / "search_index").exists()
 
 
 # ---- the application -------------------------------------------------------------------------------------------------

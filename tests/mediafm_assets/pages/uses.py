@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from mediafm_assets.defs.scenes import rows_of
-from resources.lake import TABLES, DeltaLake
+from resources.lake import TABLES, DeltaLake, typed_rows
 
 VERSION = "9" * 32
-GENERATION = "20260201T120000-abc"
+GENERATION = "99990201T120000-abc"
+"""Later than any that is trained."""
 
 
 def write(lake: DeltaLake, table: str, partition: str, rows: list[dict[str, Any]]) -> None:
-    lake.write(table, {TABLES[table].partition_by[0]: partition}, rows_of(table, rows), VERSION)
+    lake.write(table, {TABLES[table].partition_by[0]: partition}, typed_rows(table, rows), VERSION)
 
 
 def write_all(lake: DeltaLake, title_id: str, neighbour_id: str) -> None:
