@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from model.checkpoint import read_export
 from model.config import Config
 from model.encoder import Encoder
-from model.inference import contextualise
+from model.inference import read_out
 from model.probes import METRICS, pool, probe
 from model.smoothing import moving_average
 from model.store import Store
 from model.train import Run
 
 Vectors = NDArray[np.floating]
+READOUTS = ("last", "middle", "last+fused", "middle+fused", "last+average", "last+fused+average")
 
 
 def without_encoder(fused: Vectors, blocks: dict[str, slice]) -> dict[str, Vectors]:
@@ -37,22 +38,7 @@ def without_encoder(fused: Vectors, blocks: dict[str, slice]) -> dict[str, Vecto
 
 
 def with_encoder(encoder: Encoder, fused: Vectors, about: Vectors) -> dict[str, Vectors]:
-    last = encoder.config.layers
-    layers = [contextualise(encoder, fused, about, layer) for layer in range(last + 1)]
-    middle = layers[last // 2]
-
-    def joined(*parts: Vectors) -> Vectors:
-        return np.concatenate([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts], axis=1)
-
-    return {
-        "last": layers[-1],
-        "middle": middle,
-        "mean of layers": np.mean([layer / layer.std() for layer in layers[1:]], axis=0),
-        "last + fused": joined(layers[-1], fused),
-        "middle + fused": joined(middle, fused),
-        "last + average": joined(layers[-1], moving_average(fused)),
-        "last + fused + average": joined(layers[-1], fused, moving_average(fused)),
-    }
+    return {parts: read_out(encoder, fused, about, parts) for parts in READOUTS}
 
 
 def trained(store: Store, seed: int) -> Encoder:

@@ -87,7 +87,7 @@ def read_out(
     the same norm and one norm in all. Returns (n, sum of the parts' widths) float32.
     Raises ValueError as `contextualise`, and for an unknown part.
     """
-    made = []
+    made: list[NDArray[np.float32]] = []
     for part in parts.split("+"):
         if part == "fused":
             made.append(shots.astype(np.float32))
@@ -98,8 +98,8 @@ def read_out(
     if len(made) == 1:
         return made[0]
     normed = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in made]
-    joined: NDArray[np.float32] = np.concatenate(normed, axis=1) / np.float32(len(made) ** 0.5)
-    return joined
+    joined = np.concatenate(normed, axis=1) / len(made) ** 0.5
+    return joined.astype(np.float32)
 
 
 def layer_of(part: str, config: Config) -> int:

@@ -229,33 +229,28 @@ class Products:
     smoother's s and the truth t.
     """
 
-    pp: Tensor  # (m, blocks), as are the others
-    ps: Tensor
-    pt: Tensor
-    ss: Tensor
-    st: Tensor
-    tt: Tensor
+    products: dict[str, Tensor]  # "pp", "ps", "pt", "ss", "st", "tt": (m, blocks) each
     titles: NDArray[np.int64]  # (m,)
 
     @classmethod
     def of(cls, blocks: Blocks, p: Tensor, s: Tensor, t: Tensor, titles: NDArray[np.int64]) -> "Products":
         """p, s, t: (m, D)"""
-        p = torch.nn.functional.normalize(p, dim=1)
+        vectors = {"p": torch.nn.functional.normalize(p, dim=1), "s": s, "t": t}
 
-        def by_block(a: Tensor, b: Tensor) -> Tensor:
+        def by_block(pair: str) -> Tensor:
+            a, b = (vectors[name] for name in pair)
             return torch.stack([(a[:, block] * b[:, block]).sum(dim=1) for block in blocks.values()], dim=1).double()
 
-        return cls(*(by_block(a, b) for a, b in ((p, p), (p, s), (p, t), (s, s), (s, t), (t, t))), titles)
+        return cls({pair: by_block(pair) for pair in ("pp", "ps", "pt", "ss", "st", "tt")}, titles)
 
     @classmethod
     def joined(cls, parts: list["Products"]) -> "Products":
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        *products, titles = (list(column) for column in columns)
-        return cls(*(torch.cat(column) for column in products), np.concatenate(titles))
+        pairs = parts[0].products
+        titles = np.concatenate([part.titles for part in parts])
+        return cls({pair: torch.cat([part.products[pair] for part in parts]) for pair in pairs}, titles)
 
     def chosen(self, rows: NDArray[np.bool_]) -> "Products":
-        *products, titles = vars(self).values()
-        return Products(*(column[torch.from_numpy(rows)] for column in products), titles[rows])
+        return Products({pair: of[torch.from_numpy(rows)] for pair, of in self.products.items()}, self.titles[rows])
 
     def best_blend(self) -> float:
         """The share of p, of those in BLENDS, with which the mean cosine to t is highest; the least where several are.
@@ -267,16 +262,18 @@ class Products:
 
     def cosines(self, share: float) -> tuple[Tensor, Tensor]:
         """To t, of (1 - share) * s + share * p at the norm of s: of whole vectors, (m,), and of blocks, (m, blocks)."""
-        a, b = 1 - share, share * self.ss.sum(dim=1, keepdim=True).sqrt()
-        dot, square = a * self.st + b * self.pt, a**2 * self.ss + 2 * a * b * self.ps + b**2 * self.pp
+        pp, ps, pt, ss, st, tt = (self.products[pair] for pair in ("pp", "ps", "pt", "ss", "st", "tt"))
+        a, b = 1 - share, share * ss.sum(dim=1, keepdim=True).sqrt()
+        dot, square = a * st + b * pt, a**2 * ss + 2 * a * b * ps + b**2 * pp
 
         def cosine(dot: Tensor, square: Tensor, true: Tensor) -> Tensor:
             return dot / (square.clamp_min(1e-24) * true.clamp_min(1e-24)).sqrt()
 
-        return cosine(dot.sum(1), square.sum(1), self.tt.sum(1)), cosine(dot, square, self.tt)
+        return cosine(dot.sum(1), square.sum(1), tt.sum(1)), cosine(dot, square, tt)
 
     def add_to(self, cosines: Cosines, share: float) -> None:
-        cosines.add_values(*self.cosines(share), self.tt > 0, self.titles)
+        whole, by_block = self.cosines(share)
+        cosines.add_values(whole, by_block, self.products["tt"] > 0, self.titles)
 
 
 class Skill(TypedDict):

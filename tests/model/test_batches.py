@@ -225,5 +225,5 @@ def test_windows_of_nothing_but_empty_shots_are_left_out(tmp_path: Path, small: 
     vectors[:10, 0] = 1
     store = Store.update(tmp_path / "s", [StoredTitle("t", None, "1", "test-space", vectors, np.ones(16))])
     windows = windows_of(store.entries, small)
-    assert [w.start for w in predictable(store, windows)] == [0, 8]
+    assert [w.start for w in predictable(store, windows, small)] == [0, 8]
     assert len(windows) == 4
