@@ -86,7 +86,7 @@ def write(lake: DeltaLake, titles: int, shots: int) -> None:
             extra=pl.lit("{}"),
             drop_fingerprint=pl.lit("f"),
         )
-        vectors = fuse(video, audio, text, present, present)
+        vectors = fuse({"video": (video, present), "audio": (audio, present), "text": (text, present)})
         by_table = {
             "shots": pl.DataFrame({**spans, **frames}).with_columns(
                 end_frame=pl.col("start_frame") + int(25 * SHOT_S), detector=pl.lit("hand")
