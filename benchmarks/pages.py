@@ -86,7 +86,7 @@ def write(lake: DeltaLake, titles: int, shots: int) -> None:
             extra=pl.lit("{}"),
             drop_fingerprint=pl.lit("f"),
         )
-        vectors = fuse(video, audio, text, present, present)
+        vectors = fuse({"video": (video, present), "audio": (audio, present), "text": (text, present)})
         by_table = {
             "shots": pl.DataFrame({**spans, **frames}).with_columns(
                 end_frame=pl.col("start_frame") + int(25 * SHOT_S), detector=pl.lit("hand")
@@ -106,7 +106,7 @@ def write(lake: DeltaLake, titles: int, shots: int) -> None:
             "titles": whole,
         }
         for table, rows in by_table.items():
-            lake.write_partitions(table, rows, "1" * 32)
+            lake.write_partitions(table, rows.with_columns(data_version=pl.lit("1" * 32)))
         times = np.asarray(start[:shots])
         index.upsert(
             IndexedTitle(title_id, "1" * 32, np.arange(shots), times, times + SHOT_S, own)
