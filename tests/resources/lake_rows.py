@@ -102,6 +102,33 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
         "reason": ["film.mp4 cannot be decoded; replace it"] * n,
         "attempt": ["3" * 32] * n,
         "run_id": ["4" * 36] * n,
+        "scene_index": index,
+        "first_shot": index,
+        "last_shot": index,
+        "boundary_score": [0.5] * n,
+        "encoder_version": ["20260201T120000-abc"] * n,
+        "contextual": list(vectors(n, 32, seed)),
+        "video": list(vectors(n, 768, seed)),
+        "audio": list(vectors(n, 768, seed)),
+        "metadata": list(vectors(n, 32, seed)),
+        "shots": index,
+        "rank": index,
+        "neighbour_id": [f"other{i}" for i in index],
+        "weights": list(vectors(n, 32, seed)),
+        "bias": [-0.5] * n,
+        "clip_s": [2.5] * n,
+        "average_precision": [0.5] * n,
+        "chance": [0.25] * n,
+        "calibration_error": [0.05] * n,
+        "usable": [True] * n,
+        "scope": ["window"] * n,
+        "probability": [0.75] * n,
+        "probe_version": ["5" * 32] * n,
+        "boundary": [0.5] * n,
+        "pause_s": [None] * n,
+        "gap_s": [30.0] * n,
+        "before": [["travel"]] * n,
+        "after": [[]] * n,
         "failed_at": [datetime(2026, 2, 1, 12, tzinfo=UTC)] * n,
     }
     if table == "fused_embeddings":
@@ -110,6 +137,14 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
             "has_audio": [i > 0 for i in index],
             "has_text": [i > 1 for i in index],
         }
+    if table == "title_embeddings":
+        values |= {"text": list(vectors(n, 768, seed)), "shots": [n] * n}
+    if table == "title_neighbours":
+        values |= {part: [0.1] * n for part in ("contextual", "video", "audio", "text", "metadata")}
+    if table in ("probes", "tags"):
+        values["label"] = [f"label{i}" for i in index]
+    if table == "tags":
+        values["shots"] = [[i, i + 1] for i in index]
     if table in ("global_embeddings", "contextual_embeddings"):
         values["embedding"] = list(vectors(n, 32, seed))
     given = {*TABLES[table].partition_by, "data_version"}

@@ -38,7 +38,9 @@ class Named:
 
 
 def named_resources(landing: Path) -> dict[str, Any]:
-    config = SimpleNamespace(to_json=lambda: '{"layers": 1}')  # what the version says of it
+    config = SimpleNamespace(
+        to_json=lambda: '{"layers": 1}', identity=lambda: '{"layers": 1}'
+    )  # what the version says of it
     encoder_config = SimpleNamespace(config=lambda: config, config_key=lambda: "tiny")
     found = {key: Named(key) for key in KEYS}
     return {**found, "encoder_config": encoder_config, "landing": LandingZone(uri=str(landing))}

@@ -12,6 +12,7 @@ import pytest
 from mediafm_assets.definitions import defs
 from mediafm_assets.graph.plan import batches
 from mediafm_assets.graph.sensors import automation_sensor, changed, landing_sensor
+from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import resources
 from mediafm_assets.stages import all_stages
 from model.tasks import TASKS
@@ -20,7 +21,9 @@ from tests.mediafm_assets.conftest import Drop, Places
 
 Tick = Any  # Dagster's SensorExecutionData, which it does not export
 TITLE_TABLES = set(all_stages().title_tables)
-BEFORE_TRAINING = TITLE_TABLES - {"contextual_embeddings"}
+IN_CONTEXT = {"contextual_embeddings", "scenes", "title_embeddings"}
+BY_PROBES = {"tags", "ad_breaks", "highlights"}
+BEFORE_TRAINING = TITLE_TABLES - IN_CONTEXT - BY_PROBES
 
 
 def tick_automation(instance: dg.DagsterInstance, cursor: str | None = None) -> Tick:
@@ -104,7 +107,10 @@ def test_a_new_instance_is_told_what_the_lake_holds(places: Places) -> None:
             key = dg.AssetKey(table)
             assert instance.get_materialized_partitions(key) == set(titles), table
             event = instance.get_latest_data_version_record(key, partition_key=titles[0])
-            assert event.asset_materialization.tags["dagster/data_version"] == places.versions(titles[0])[table]
+            stored = places.versions(titles[0]).get(table) or Catalogue(places.lake, resources(), all_stages()).stored(
+                table, titles[0]
+            )
+            assert event.asset_materialization.tags["dagster/data_version"] == stored
         for table in ("encoder", "encoder_training", "probe_metrics"):
             assert instance.get_latest_materialization_event(dg.AssetKey(table)), table
         told = instance.fetch_materializations(dg.AssetKey("titles"), limit=100).records
@@ -200,7 +206,9 @@ def test_a_title_whose_film_is_gone_is_left_alone_where_the_film_is_needed(
         assert f"{titles[1]} to {titles[-1]}" in requested(tick_automation(instance))
         monkeypatch.setenv("MEDIAFM_DETECTOR", "transnetv2")
         monkeypatch.setenv("MEDIAFM_FUSION", "as_published")
-        assert requested(tick_automation(instance)) == {f"{titles[0]} to {titles[-1]}": {"fused_embeddings"}}
+        assert requested(tick_automation(instance)) == {
+            f"{titles[0]} to {titles[-1]}": {"fused_embeddings", "search_index"}
+        }
 
 
 def test_another_configuration_requests_what_it_shapes_and_what_follows(
@@ -209,7 +217,9 @@ def test_another_configuration_requests_what_it_shapes_and_what_follows(
     monkeypatch.setenv("MEDIAFM_FUSION", "as_published")
     with dg.DagsterInstance.ephemeral() as instance:
         titles = land(instance, places)
-        assert requested(tick_automation(instance)) == {f"{titles[0]} to {titles[-1]}": {"fused_embeddings"}}
+        assert requested(tick_automation(instance)) == {
+            f"{titles[0]} to {titles[-1]}": {"fused_embeddings", "search_index"}
+        }
 
 
 def test_a_training_is_requested_when_the_titles_are_done_and_a_tenth_is_new_and_the_probes_after_it(
@@ -225,11 +235,14 @@ def test_a_training_is_requested_when_the_titles_are_done_and_a_tenth_is_new_and
         assert run_requests(training)[0].run_key == run_requests(tick_automation(instance))[0].run_key, "once only"
         assert launch(instance, run_requests(training)[0]).success
         refresh = tick_automation(instance)
-        assert requested(refresh) == {f"{titles[0]} to {titles[-1]}": {"contextual_embeddings"}}
+        assert requested(refresh) == {f"{titles[0]} to {titles[-1]}": IN_CONTEXT}
         assert launch(instance, run_requests(refresh)[0]).success
-        probes = tick_automation(instance)
-        assert requested(probes) == {"": {"probe_metrics"}}
-        assert launch(instance, run_requests(probes)[0]).success
+        made: list[str] = []
+        while requests := run_requests(tick_automation(instance)):
+            for request in requests:
+                made += [key.to_user_string() for key in request.asset_selection or ()]
+                assert launch(instance, request).success
+        assert sorted(made) == sorted({"probe_metrics", "probes", "title_neighbours"} | BY_PROBES)
         assert requested(tick_automation(instance)) == {}
 
 
