@@ -380,7 +380,13 @@ def test_every_asset_shows_owner_kind_group_description_and_columns(empty_places
         assert spec.owners, spec.key
         assert spec.group_name != "default", spec.key
         assert spec.description, spec.key
-        if spec.key.path[-1] not in ("drops", "label_files", "seqclip", "maintenance"):  # these are no tables
+        if spec.key.path[-1] not in (
+            "drops",
+            "label_files",
+            "seqclip",
+            "search_index",
+            "maintenance",
+        ):  # these are no tables
             assert {"deltalake"} <= spec.kinds
             assert spec.metadata["dagster/column_schema"].columns
 

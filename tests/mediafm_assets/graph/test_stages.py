@@ -68,7 +68,9 @@ STAGES = (
     Stage((Recipe("trial_tags", ("trial_scenes", "means")),), "trial", trial_tags),
     Stage((Recipe("trial_scenes", ("contextual_embeddings",)),), "trial", trial_scenes),
     Stage((Recipe("means", ("contextual_embeddings",)),), "trial", means, scope="catalogue"),
-    Stage((Recipe("trial_index", ("trial_scenes",)),), "trial", trial_index, scope="catalogue", stored=stored, about="It."),
+    Stage(
+        (Recipe("trial_index", ("trial_scenes",)),), "trial", trial_index, scope="catalogue", stored=stored, about="It."
+    ),
 )
 '''
 
