@@ -155,7 +155,9 @@ def test_without_an_encoder_contextual_embeddings_wait_and_it_says_so(
     first = sorted((small_catalogue / "titles").iterdir())[0]
     shutil.copytree(first, empty_places.landing / "titles" / first.name)
     assert main(["materialize", "--no-train"]) == 0
-    assert "contextual embeddings wait for a training" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no encoder for this embedding space yet: contextual embeddings, scenes" in said
+    assert "wait for a training" in said
     assert empty_places.versions(first.name)["fused_embeddings"]
     assert not empty_places.lake.data_versions("contextual_embeddings")
 
