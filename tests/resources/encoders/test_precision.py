@@ -28,7 +28,9 @@ from model.train import Run
 from model.seqclip import FineTuning, write_pairs
 from model.seqclip.fine_tune import fine_tune
 from model.seqclip.pairs import read_pairs
-from resources import clip, transnet, wav2vec
+from resources.encoders.audio import wav2vec2_model as wav2vec
+from resources.encoders.video import clip_model as clip
+from resources.shots import transnet
 from PIL import Image
 
 cpu = torch.device("cpu")
