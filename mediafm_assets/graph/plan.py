@@ -74,7 +74,8 @@ def discard_damaged(lake: DeltaLake, *, deep: bool = False, title_id: str | None
             continue
         partition = {"title_id": title_id} if title_id is not None else None
         for key, reason in lake.discard_damaged(table, partition, deep=deep).items():
-            found.append(f"{table} of {', '.join(map(str, key))} is damaged and will be made again: {reason}")
+            of = f" of {', '.join(map(str, key))}" if key else ""
+            found.append(f"{table}{of} is damaged and will be made again: {reason}")
     return found
 
 

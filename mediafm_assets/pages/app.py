@@ -26,8 +26,9 @@ from starlette.staticfiles import StaticFiles
 
 from mediafm_assets.pages import openapi
 from mediafm_assets.pages.catalogue import Catalogue, NotThere, Row
-from mediafm_assets.pages.search import LONGEST_QUERY, MOST_HITS, Refused, Search, question
+from mediafm_assets.pages.search import LONGEST_QUERY, MOST_HITS, Search, question
 from mediafm_assets.pages.timeline import clock, timeline, training_curve
+from mediafm_assets.pages.vectors import Refused
 from resources.errors import BadInput, Unavailable, one_line
 from resources.lake import Damaged, PartitionMissing
 from resources.landing import LandingZone

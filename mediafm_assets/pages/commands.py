@@ -10,8 +10,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mediafm_assets.pages.catalogue import Catalogue, NotThere, Row
-from mediafm_assets.pages.search import LONGEST_QUERY, MOST_HITS, Refused, Search, question
+from mediafm_assets.pages.search import LONGEST_QUERY, MOST_HITS, Search, question
 from mediafm_assets.pages.timeline import clock
+from mediafm_assets.pages.vectors import Refused
 from mediafm_assets.settings import ConfigurationError, resources
 from resources.errors import Unavailable, one_line, printable
 from resources.lake import Damaged

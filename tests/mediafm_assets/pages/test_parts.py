@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediafm_assets.pages import catalogue, search
+from mediafm_assets.pages import catalogue
+from mediafm_assets.pages import vectors as in_memory
 from mediafm_assets.pages.app import marked, scenes_of
 from mediafm_assets.pages.catalogue import Catalogue
 from mediafm_assets.pages.recent import Recent
-from mediafm_assets.pages.search import LONGEST_QUERY, WHOLE, Refused, Vectors, checked_query
+from mediafm_assets.pages.search import LONGEST_QUERY, checked_query
 from mediafm_assets.pages.timeline import clock, timeline
+from mediafm_assets.pages.vectors import WHOLE, Refused, Vectors
 from resources.lake import DeltaLake, vectors
 from tests.resources.lake_rows import rows
 
@@ -97,7 +99,7 @@ def test_vectors_of_a_generation_follow_titles_that_come_change_and_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalogue, "FRESH_S", 0.0)
-    monkeypatch.setattr(search, "SEGMENTS", 4)
+    monkeypatch.setattr(in_memory, "SEGMENTS", 4)
     lake = DeltaLake(uri=str(tmp_path / "lake"))
     read = Catalogue(lake)
     vectors_of = Vectors(read, "contextual_embeddings", WHOLE, generation="new")
