@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from model.checkpoint import read_export
 from model.config import Config
 from model.encoder import Encoder
-from model.inference import read_out
+from model.inference import read_out_many
 from model.probes import METRICS, pool, probe
 from model.smoothing import moving_average
 from model.store import Store
@@ -38,7 +38,7 @@ def without_encoder(fused: Vectors, blocks: dict[str, slice]) -> dict[str, Vecto
 
 
 def with_encoder(encoder: Encoder, fused: Vectors, about: Vectors) -> dict[str, Vectors]:
-    return {parts: read_out(encoder, fused, about, parts) for parts in READOUTS}
+    return {parts: next(read_out_many(encoder, [(fused, about)], parts)) for parts in READOUTS}
 
 
 def trained(store: Store, seed: int) -> Encoder:

@@ -59,7 +59,10 @@ def demo(landing: Path, lake: str) -> list[Title]:
         true = np.zeros(len(rows), dtype=bool)
         true[nearest[hit]] = True
         vectors = blocks(np.vstack(rows["embedding"].to_list()))
-        vectors["contextual"] = np.vstack(shown["embedding"].to_list())
+        vectors |= {
+            "contextual": np.vstack(shown["last"].to_list()),
+            "published": np.vstack(shown["embedding"].to_list()),
+        }
         titles.append(Title(file.stem, vectors, true, int((~hit).sum()), start_s, rows["end_s"].to_numpy()))
     return titles
 
@@ -118,7 +121,7 @@ def methods(names: Sequence[str], share: float) -> dict[str, Method]:
     }
     for name in ["fused", *contextual]:
         made[f"{name}, neighbours' cosine"] = highest(unlike_the_one_before(name), share)
-    for name in [*MODALITIES, "fused", *contextual]:
+    for name in [*MODALITIES, "fused", *contextual, *(["published"] if "published" in names else [])]:
         made[f"{name} alone"] = grouped(name)
     made["video + audio + text"] = grouped(*MODALITIES)
     if contextual:

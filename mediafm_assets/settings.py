@@ -85,21 +85,6 @@ class EncoderConfig(dg.ConfigurableResource[Any]):
         return Config.from_json(json.dumps(base | json.loads(self.overrides)))
 
 
-class Contextualiser(dg.ConfigurableResource[Any]):
-    """Which of the encoder's layers the contextual embeddings are read from.
-
-    layer: 0 (the projected input) to the number of blocks; None, the default, for the last.
-    """
-
-    layer: int | None = Field(default=None, ge=0)
-
-    def config_key(self) -> str:
-        return "last layer" if self.layer is None else f"layer {self.layer}"
-
-    def space(self) -> str:
-        return self.config_key()
-
-
 class SeqClipConfig(dg.ConfigurableResource[Any]):
     """What is fine-tuned, how, and where the results are kept.
 
@@ -288,7 +273,6 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         ),
         "fusion": Fusion(kind=asked.fusion),
         "encoder_config": EncoderConfig(preset=asked.encoder or profile.encoder, overrides=asked.encoder_overrides),
-        "contextualiser": Contextualiser(),
         "training": TrainingJob(folder=str(dagster_home() / "training"), processes=asked.training_processes),
         "seqclip_config": SeqClipConfig(
             base=asked.seqclip_base or (asked.video_model if video == "clip" else ""),

@@ -11,7 +11,8 @@ import argparse
 import io
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import tee
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ from model.packing import Packing
 from model.smoothing import moving_average
 from model.windows import most_central, windows
 
+PUBLISHED = "last+fused"
+"""The read-out that readers are given unless they ask for another one. docs/decisions.md says why it is this one."""
 SHOTS_AT_ONCE = 4096  # in one pass through the encoder, unless one window is longer
 
 
@@ -66,40 +69,59 @@ def contextualise(
 
     shots: (n, D) fused vectors in story order, n >= 1, D as the encoder's `config.modalities`
     say; zeros for a shot without any. global_embedding: (g,); zeros for a title without metadata.
-    layer: 0 ... layers; the last one by default (Encoder.forward says what each is; `read_out` joins several).
+    layer: 0 ... layers; the last one by default (Encoder.forward says what each is; `read_out_many` joins several).
     Returns (n, hidden) float32. Raises ValueError for wrong shapes, NaN or infinity, and a layer that is not there.
     """
     return next(contextualise_many(encoder, [(shots, global_embedding)], layer))
 
 
-def read_out(
-    encoder: Encoder,
-    shots: NDArray[np.floating],
-    global_embedding: NDArray[np.floating],
-    parts: str = "last",
-) -> NDArray[np.float32]:
-    """What is published of one title's shots: one or several parts, joined. No one of them serves every task best
-    (docs/benchmarks.md).
+def published(
+    encoder: Encoder, shots: NDArray[np.floating], global_embedding: NDArray[np.floating]
+) -> dict[str, NDArray[np.float32]]:
+    """What a reader can choose from: `embedding`, the read-out `PUBLISHED`, and the layers `last` and `middle`, (n,
+    hidden) each. Arguments and errors as of `contextualise`."""
+    layers = {
+        part: contextualise(encoder, shots, global_embedding, layer_of(part, encoder.config))
+        for part in ("last", "middle")
+    }
+    return {"embedding": joined([layers["last"], shots]), **layers}
 
-    parts: names joined by "+". `last`, `middle` (layer layers // 2) and `layer0`, `layer1`, ... are the encoder's
-    layers, `fused` the shots themselves, `average` their moving average (model.smoothing.moving_average).
-    shots, global_embedding: as in `contextualise`. A single layer is given as it is, everything else with every part at
-    the same norm and one norm in all. Returns (n, sum of the parts' widths) float32.
+
+def read_out_many(
+    encoder: Encoder,
+    titles: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]],
+    parts: str = PUBLISHED,
+) -> Iterator[NDArray[np.float32]]:
+    """One or several parts of each title's shots, joined. No one of them serves every task best (docs/benchmarks.md).
+
+    titles: (shots, global embedding) each, as in `contextualise`. parts: names joined by "+". `last`, `middle` (layer
+    layers // 2) and `layer0`, `layer1`, ... are the encoder's layers, `fused` the shots themselves, `average` their
+    moving average (model.smoothing.moving_average). Yields (n, sum of the parts' widths) float32 of each title.
     Raises ValueError as `contextualise`, and for an unknown part.
     """
-    made: list[NDArray[np.float32]] = []
-    for part in parts.split("+"):
-        if part == "fused":
-            made.append(shots.astype(np.float32))
-        elif part == "average":
-            made.append(moving_average(shots))
-        else:
-            made.append(contextualise(encoder, shots, global_embedding, layer_of(part, encoder.config)))
-    if len(made) == 1:
-        return made[0]
-    normed = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in made]
-    joined = np.concatenate(normed, axis=1) / len(made) ** 0.5
-    return joined.astype(np.float32)
+    names = parts.split("+")
+    made = [_part(encoder, own, name) for own, name in zip(tee(titles, len(names)), names, strict=True)]
+    for of_title in zip(*made, strict=True):
+        yield joined(of_title)
+
+
+def _part(
+    encoder: Encoder, titles: Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]], name: str
+) -> Iterator[NDArray[np.float32]]:
+    if name == "fused":
+        return (shots.astype(np.float32) for shots, _ in titles)
+    if name == "average":
+        return (moving_average(shots) for shots, _ in titles)
+    return contextualise_many(encoder, titles, layer_of(name, encoder.config))
+
+
+def joined(parts: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
+    """Parts of (n, width) each, side by side: each at the same norm, and one norm in all. A single one is left as it
+    is."""
+    if len(parts) == 1:
+        return parts[0].astype(np.float32)
+    normed = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in parts]
+    return (np.concatenate(normed, axis=1) / len(parts) ** 0.5).astype(np.float32)
 
 
 def layer_of(part: str, config: Config) -> int:
@@ -198,8 +220,8 @@ def _states(
     return states
 
 
-def contextualise_own(export: Path, folder: Path, out: Path, layer: int | None = None) -> int:
-    """Writes each title's contextual embeddings, (n, hidden) float32, into `out` under its file's name; returns how
+def contextualise_own(export: Path, folder: Path, out: Path, parts: str = PUBLISHED) -> int:
+    """Writes each title's read-out (`read_out_many`), (n, width) float32, into `out` under its file's name; returns how
     many titles. Raises ValueError when vectors and encoder do not fit together.
     """
     encoder, own = load(export), OwnVectors.open(folder)
@@ -217,7 +239,7 @@ def contextualise_own(export: Path, folder: Path, out: Path, layer: int | None =
             vectors, about = own.read(title)
             yield vectors, nothing if about is None else about
 
-    for title, states in zip(own.titles, contextualise_many(encoder, read(), layer), strict=True):
+    for title, states in zip(own.titles, read_out_many(encoder, read(), parts), strict=True):
         file = io.BytesIO()
         np.save(file, states)
         write_atomically(out / title.vectors.name, file.getvalue())
@@ -231,10 +253,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("export", type=Path, help="folder of a trained encoder: export/ of a run")
     parser.add_argument("folder", type=Path, help="own vectors (docs/own_vectors.md)")
     parser.add_argument("--out", type=Path, required=True, help="folder for a .npy per title, (n, hidden) float32")
-    parser.add_argument("--layer", type=int, help="0 to the number of layers; the last without it")
+    parser.add_argument(
+        "--read-out", default=PUBLISHED, help="parts joined by +: fused, average, last, middle, layer0, layer1, ..."
+    )
     given = parser.parse_args(arguments)
     try:
-        count = contextualise_own(given.export, given.folder, given.out, given.layer)
+        count = contextualise_own(given.export, given.folder, given.out, given.read_out)
     except (ValueError, OSError) as error:
         print(f"error: {error}")
         return 1

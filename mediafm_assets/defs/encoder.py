@@ -178,14 +178,14 @@ def contextual_embeddings(run: TitleRun, title_id: str) -> "Rows":
     """Read every shot in the context of its title with the newest encoder for the configured embedding spaces."""
     import polars as pl
 
-    from model.inference import contextualise
+    from model.inference import published
 
     trained = read_encoder(run.lake, run.catalogue.encoder_version or "")
     fused = run.read("fused_embeddings", title_id)
     title = run.read("global_embeddings", title_id)["embedding"][0].to_numpy()
-    contextual = contextualise(trained, vectors(fused), title, layer=run.resources.contextualiser.layer)
-    rows = fused.select("shot_index", "start_s", "end_s").with_columns(pl.Series("embedding", list(contextual)))
-    yield "contextual_embeddings", rows
+    made = published(trained, vectors(fused), title)
+    rows = fused.select("shot_index", "start_s", "end_s")
+    yield "contextual_embeddings", rows.with_columns(pl.Series(name, list(rows_of)) for name, rows_of in made.items())
 
 
 def encoder(run: CatalogueRun) -> "Rows":
@@ -239,7 +239,7 @@ STAGES = (
         checks=(has_learnt_context,),
     ),
     Stage(
-        (Recipe("contextual_embeddings", ("fused_embeddings", "global_embeddings", "encoder"), "contextualiser"),),
+        (Recipe("contextual_embeddings", ("fused_embeddings", "global_embeddings", "encoder"), code="2"),),
         "model",
         contextual_embeddings,
         kinds=frozenset({"pytorch"}),

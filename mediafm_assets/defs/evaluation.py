@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 REPRESENTATIONS = (
     *(modality.name for modality in MODALITIES),
     "fused",
+    "moving_average",
+    "title_mean",
     "contextual_clip_alone",
     "contextual_in_context",
 )
-"""What is probed: each modality, the three concatenated, and the encoder's output with only the clip's shots before it
-("clip alone") or with the whole title ("in context")."""
+"""What is probed: each modality, the three concatenated, what smoothing those gives without an encoder, and contextual
+embeddings with only the clip's shots before the encoder ("clip alone") or with the whole title ("in context")."""
 
 SEED = 0
 BEYOND_S = 1.0
@@ -234,8 +236,9 @@ def clip_vectors(lake: DeltaLake, encoder_version: str, clips: set[Clip]) -> "di
 def _title_clip_vectors(
     lake: DeltaLake, trained: "Encoder", encoder_version: str, title_id: str, clips: list[Clip]
 ) -> "Iterator[tuple[Clip, dict[str, np.ndarray]]]":
-    from model.inference import contextualise_many
+    from model.inference import read_out_many
     from model.probes import pool, shots_of
+    from model.smoothing import moving_average
 
     shots = lake.read("fused_embeddings", title_id=title_id).sort("shot_index")
     contextual = lake.read("contextual_embeddings", encoder_version=encoder_version, title_id=title_id)
@@ -243,10 +246,13 @@ def _title_clip_vectors(
     fused = vectors(shots)
     in_context = vectors(contextual.sort("shot_index"))
     title = lake.read("global_embeddings", title_id=title_id)["embedding"][0].to_numpy()
-    alone = contextualise_many(trained, [(fused[shots_of(start, end, *clip[1:])], title) for clip in clips])
+    alone = read_out_many(trained, [(fused[shots_of(start, end, *clip[1:])], title) for clip in clips])
+    average, title_mean = moving_average(fused), fused.mean(axis=0)
     for clip, clip_alone in zip(clips, alone, strict=True):
         vector = {name: pool(start, end, fused[:, block], *clip[1:]) for name, block in trained.config.blocks.items()}
         vector["fused"] = pool(start, end, fused, *clip[1:])
+        vector["moving_average"] = pool(start, end, average, *clip[1:])
+        vector["title_mean"] = title_mean
         vector["contextual_clip_alone"] = clip_alone.mean(axis=0)
         vector["contextual_in_context"] = pool(start, end, in_context, *clip[1:])
         yield clip, vector
@@ -286,7 +292,7 @@ STAGES = (
                     "global_embeddings",
                     "titles",
                 ),
-                code="2",
+                code="3",
             ),
         ),
         "evaluation",

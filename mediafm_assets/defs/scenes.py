@@ -26,7 +26,7 @@ def scenes(run: TitleRun, title_id: str) -> "Rows":
     from model.scenes import scene_embeddings, scenes
 
     shots, context = run.read("fused_embeddings", title_id), run.read("contextual_embeddings", title_id)
-    fused, contextual = vectors(shots), vectors(context)
+    fused, contextual = vectors(shots), vectors(context, "last")
     found = scenes([contextual, *(fused[:, block] for block in blocks_of(WIDTHS).values())])
     run.notes["scenes"] = len(found.first)
     rows = {

@@ -22,7 +22,7 @@ def title_embeddings(run: TitleRun, title_id: str) -> "Rows":
     shots = run.read("fused_embeddings", title_id)
     seconds, fused = (shots["end_s"] - shots["start_s"]).to_numpy(), vectors(shots)
     parts = {
-        "contextual": pooled(vectors(run.read("contextual_embeddings", title_id)), seconds),
+        "contextual": pooled(vectors(run.read("contextual_embeddings", title_id), "last"), seconds),
         **{name: pooled(fused[:, block], seconds) for name, block in blocks_of(WIDTHS).items()},
         "metadata": vectors(run.read("global_embeddings", title_id))[0],
     }

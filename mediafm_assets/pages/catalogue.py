@@ -187,7 +187,7 @@ class Catalogue:
                 except PartitionMissing:
                     continue
                 if len(rows) > 1:
-                    found[name] = _neighbouring(vectors(rows))
+                    found[name] = _neighbouring(vectors(rows, "last" if name == "contextual" else "embedding"))
             return found
 
         return self._cosines.get((title_id, generation, *stored), read)

@@ -10,8 +10,8 @@ from resources.lake import TABLES, vectors
 if TYPE_CHECKING:
     import numpy as np
 
-EXACT_ROWS = 200_000
-"""Of titles or of one encoder generation, searched exactly up to so many."""
+EXACT_NUMBERS = 150_000_000
+"""In the vectors of titles, or of one encoder generation, that are compared exactly: 600 MB."""
 FILES_READ_TOGETHER = 256
 SEGMENTS = 16
 
@@ -102,10 +102,8 @@ class Vectors:
                 titles = came[start : start + FILES_READ_TOGETHER]
                 read = self._catalogue.readable(self._table, titles, self._read)
                 segments += [segment for segment in read if segment is not None]
-                if sum(int(segment.alive.sum()) for segment in segments) > EXACT_ROWS:
-                    raise Refused(
-                        f"{self._table} has more than {EXACT_ROWS:,} rows, which is what can be compared at once."
-                    )
+                if sum(segment.vectors.size for segment in segments) > EXACT_NUMBERS:
+                    raise Refused(f"{self._table} holds more vectors than can be compared at once.")
             if len(segments) > SEGMENTS:
                 segments = [_joined(segments)]
             self._segments, self._known, self._followed = segments, stored, stored_now

@@ -221,13 +221,17 @@ TABLES: Mapping[str, Table] = {
         ),
         _table(
             "contextual_embeddings",
-            "Each shot in the context of its title: the encoder's output.",
+            "Each shot in the context of its title: what the encoder makes of it, and what it was.",
             (ENCODER_VERSION, TITLE),
             ("shot_index",),
             SHOT,
             START,
             END,
-            Column("embedding", "list<float32>", "The contextual vector; its length is the encoder's width."),
+            Column(
+                "embedding", "list<float32>", "What to take: `last`, then the fused vector, at equal norms; norm 1."
+            ),
+            Column("last", "list<float32>", "The encoder's last layer alone; as long as it is wide.", nullable=True),
+            Column("middle", "list<float32>", "Its middle layer.", nullable=True),
         ),
         _table(
             "failures",
@@ -259,7 +263,12 @@ TABLES: Mapping[str, Table] = {
             (ENCODER_VERSION,),
             ("task", "representation"),
             TASK,
-            Column("representation", "string", "What was probed."),
+            Column(
+                "representation",
+                "string",
+                "What was probed: video, audio, text, fused (the three), moving_average and title_mean of fused, "
+                "contextual_clip_alone, contextual_in_context.",
+            ),
             Column("metric", "string", "The task's published metric."),
             Column("value", "float64", "The score; null when there are too few labels (see note).", nullable=True),
             Column("ci_low", "float64", "Lower end of its 95 % interval, bootstrapped over titles.", nullable=True),

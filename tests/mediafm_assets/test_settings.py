@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from mediafm_assets.settings import (
     ConfigurationError,
-    Contextualiser,
     EncoderConfig,
     Environment,
     FrameSampler,
@@ -68,7 +67,6 @@ def test_all_wrong_variables_are_named_at_once_and_no_other_is_quoted() -> None:
         (FrameSampler, {"frames_per_shot": 0}),
         (FrameSampler, {"short_side": -1}),
         (Fusion, {"kind": "sum"}),
-        (Contextualiser, {"layer": -1}),
         (EncoderConfig, {"preset": "huge"}),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from model.checkpoint import export, tensors
 from model.config import Config
 from model.encoder import Encoder
-from model.inference import contextualise, contextualise_many, load, read_out
+from model.inference import contextualise, contextualise_many, load, published, read_out_many
 from model.packing import Packing
 from model.smoothing import moving_average
 from model.windows import most_central, windows
@@ -135,13 +135,22 @@ def test_a_read_out_joins_its_parts_at_equal_norms(
 ) -> None:
     encoder, shots, about = Encoder(small).eval(), unit_vectors(30, 0), np.zeros(small.global_dim, dtype=np.float32)
     last, middle = contextualise(encoder, shots, about), contextualise(encoder, shots, about, small.layers // 2)
-    np.testing.assert_array_equal(read_out(encoder, shots, about), last)
-    np.testing.assert_array_equal(read_out(encoder, shots, about, "middle"), middle)
-    np.testing.assert_array_equal(read_out(encoder, shots, about, "average"), moving_average(shots))
-    joined = read_out(encoder, shots, about, "layer1+fused+average")
+
+    def read_out(parts: str) -> np.ndarray:
+        (made,) = read_out_many(encoder, iter([(shots, about)]), parts)
+        return made
+
+    np.testing.assert_array_equal(read_out("last"), last)
+    np.testing.assert_array_equal(read_out("middle"), middle)
+    np.testing.assert_array_equal(read_out("average"), moving_average(shots))
+    joined = read_out("layer1+fused+average")
     assert joined.shape == (30, small.hidden + 2 * 2304)
     np.testing.assert_allclose(np.linalg.norm(joined, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(joined[:, small.hidden : small.hidden + 2304] * 3**0.5, shots, rtol=1e-4, atol=1e-6)
+    made = published(encoder, shots, about)
+    np.testing.assert_array_equal(made["embedding"], read_out("last+fused"))
+    np.testing.assert_array_equal(made["last"], last)
+    np.testing.assert_array_equal(made["middle"], middle)
     for unknown in ("layer3", "last+", "first"):
         with pytest.raises(ValueError, match="no read-out"):
-            read_out(encoder, shots, about, unknown)
+            read_out(unknown)

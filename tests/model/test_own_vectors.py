@@ -56,7 +56,7 @@ def test_the_how_to_does_what_it_says(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stdout + done.stderr
     states = np.load(tmp_path / "contextual" / "film-0.npy")
-    assert (states.shape, states.dtype) == ((40, 256), np.float32)
+    assert (states.shape, states.dtype) == ((40, 256 + 24), np.float32)
     assert np.isfinite(states).all()
     assert "skill" in json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"]
 
@@ -89,7 +89,7 @@ def test_trained_and_read_in_context_with_titles_vectors(tmp_path: Path) -> None
     assert train(options) == 0
     assert inference([str(tmp_path / "run" / "export"), str(folder), "--out", str(tmp_path / "read")]) == 0
     assert sorted(file.name for file in (tmp_path / "read").iterdir()) == [f"{n}.npy" for n in range(6)]
-    assert np.load(tmp_path / "read" / "5.npy").shape == (9, 16)
+    assert np.load(tmp_path / "read" / "5.npy").shape == (9, 16 + 5)
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
     if table == "tags":
         values["shots"] = [[i, i + 1] for i in index]
     if table in ("global_embeddings", "contextual_embeddings"):
-        values["embedding"] = list(vectors(n, 32, seed))
+        values |= {name: list(vectors(n, 32, seed)) for name in ("embedding", "last", "middle")}
     given = {*TABLES[table].partition_by, "data_version"}
     schema = {name: kind for name, kind in polars_schema(table).items() if name not in given}
     return pl.DataFrame({name: values[name] for name in schema}, schema=schema)

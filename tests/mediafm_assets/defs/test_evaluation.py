@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pytest
 
 from mediafm_assets.commands.headless import driver
+from mediafm_assets.defs.evaluation import clip_vectors
 from mediafm_assets.graph.plan import tasks_to_make
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import resources
 from mediafm_assets.stages import all_stages
+from model.smoothing import moving_average
+from resources.lake import vectors
 from tests.mediafm_assets.conftest import Places
 
 Materialise = Callable[..., dg.ExecuteInProcessResult]
@@ -153,3 +157,13 @@ def test_clips_outside_of_their_film_or_of_no_title_are_listed_and_stop_no_probe
 
 def newest_encoder(places: Places) -> dict[str, str]:
     return {"encoder_version": max(version for (version,) in places.lake.data_versions("encoder"))}
+
+
+def test_a_clip_has_what_smoothing_alone_makes_of_its_title(places: Places) -> None:
+    encoder = newest_encoder(places)
+    (title, *_) = sorted(title_id for (title_id,) in places.lake.data_versions("titles"))
+    shots = places.lake.read("fused_embeddings", title_id=title).sort("shot_index")
+    first = (title, 0.0, shots["end_s"][0])
+    made = clip_vectors(places.lake, encoder["encoder_version"], {first})[first]
+    np.testing.assert_allclose(made["moving_average"], moving_average(vectors(shots))[0], rtol=1e-5)
+    np.testing.assert_allclose(made["title_mean"], vectors(shots).mean(axis=0), rtol=1e-5)

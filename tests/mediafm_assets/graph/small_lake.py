@@ -16,7 +16,7 @@ from resources.landing import LandingZone
 
 KEYS = (
     *("shot_detector", "frame_sampler", "video_encoder", "audio_encoder", "text_encoder", "title_encoder"),
-    *("fusion", "contextualiser"),
+    "fusion",
 )
 ENCODER = "20260101T000000Z-aaaaaaaa"
 FUSED_SPACE = " | ".join(f"space of {key}" for key in ("video_encoder", "audio_encoder", "text_encoder", "fusion"))

@@ -21,9 +21,9 @@ PINNED = {
     "text_embeddings": "8421c6105de61805d49eaa1bb4668851",
     "global_embeddings": "d89e52538b23e8ee858ec96ba02227d9",
     "fused_embeddings": "e3dc27da9a2f75ed2fc01a090d0023e6",
-    "contextual_embeddings": "6855186c9beecde5b330fc93fcb1133e",
+    "contextual_embeddings": "e6425d1b7cb2324b50794ad0663a2589",
     "encoder": "18a610759d52a7bd9040fc822e0dd343",
-    "probe_metrics": "e711f379e872deeccef3a9f8a25973fd",
+    "probe_metrics": "d75bea4f5025c9f1b2d3936af17cc230",
     "clip_labels": "2da0a6b3f6cd4cc23ae0ce282ee03410",
 }
 
