@@ -132,16 +132,23 @@ def encoder_rows(run: Path, space: str, about: Mapping[str, Any]) -> "pl.DataFra
 
 def figures(run: Path) -> dict[str, Any]:
     """A finished training's figures and learning curve, as the UI shows and plots them."""
+    from model.reports import skill_and_interval
+
     metrics = json.loads((run / "metrics.json").read_text())
     shown = {name: metrics[name] for name in ("steps", "shots", "shots_per_s", "parameters", "precision")}
     if metrics["warning"]:
         shown["warning"] = metrics["warning"]
     if validation := metrics["validation"]:
-        shown |= {name: validation[name] for name in ("loss", "cosine", "skill", "best_trivial", "effective_rank")}
+        names = ("loss", "cosine", "skill", "best_trivial", "effective_rank", "blend")
+        shown |= {name: validation[name] for name in names if name in validation}
+        skills = validation["skills"]
+        shown |= {f"skill_{part}": of["skill"] for part, of in skills.items() if part != "all"}
         parts = list(validation["cosines"]["encoder"])
         lines = [f"| cosine at masked shots | {' | '.join(parts)} |", "| --- |" + " --- |" * len(parts)]
         for predictor, cosines in validation["cosines"].items():
             lines.append(f"| {predictor} | {' | '.join(f'{cosines[part]:.4f}' for part in parts)} |")
+        skills = " | ".join(skill_and_interval(skills[part]) for part in parts)
+        lines.append(f"| skill over the best without a model | {skills} |")
         shown["validation"] = dg.MetadataValue.md("\n".join(lines))
     curve = base64.b64encode(learning_curve_png(run)).decode()
     shown["learning_curve"] = dg.MetadataValue.md(f"![loss by step](data:image/png;base64,{curve})")

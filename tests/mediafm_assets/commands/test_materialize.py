@@ -199,6 +199,8 @@ def test_an_encoder_says_in_the_ui_how_well_it_predicts_and_what_it_was_trained_
         )
     assert metadata["learning_curve"].startswith("![loss by step](data:image/png;base64,")
     assert -1 < metadata["skill"] < 1
+    assert "| skill over the best without a model | " in metadata["validation"]
+    assert all(-1 < metadata[f"skill_{part}"] < 1 for part in ("video", "audio", "text"))
     assert "| neighbours |" in metadata["validation"]
     assert metadata["delta_versions"] == encoder_config(places)["delta_versions"]
     for table, version in metadata["delta_versions"].items():
