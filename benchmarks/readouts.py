@@ -21,9 +21,10 @@ from model.checkpoint import read_export
 from model.config import Config
 from model.encoder import Encoder
 from model.inference import read_out_many
-from model.probes import METRICS, pool, probe
+from model.probes import pool, probe
 from model.smoothing import moving_average
 from model.store import Store
+from model.tasks import TASKS
 from model.train import Run
 
 Vectors = NDArray[np.floating]
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first", type=int, default=0, help="first seed: choose on some, report on others")
-    parser.add_argument("--tasks", nargs="+", default=list(METRICS), choices=list(METRICS))
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     given = parser.parse_args()
     store = Store.open(given.store)
     shots = pl.read_delta(str(given.lake / "fused_embeddings")).sort("title_id", "shot_index")

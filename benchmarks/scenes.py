@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 from synthetic_catalogue import World, catalogue
 
-from model.fusion import MODALITIES, MODALITY_DIM
+from model.modalities import WIDTHS, blocks_of
 from model.scene_metrics import Judged, boundary_ap, scene_scores
 from model.scenes import scenes
 
@@ -39,8 +39,7 @@ class Title(NamedTuple):
 
 
 def blocks(fused: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    parts = {m: fused[:, i * MODALITY_DIM : (i + 1) * MODALITY_DIM] for i, m in enumerate(MODALITIES)}
-    return {**parts, "fused": fused}
+    return {**{name: fused[:, block] for name, block in blocks_of(WIDTHS).items()}, "fused": fused}
 
 
 def demo(landing: Path, lake: str) -> list[Title]:
@@ -121,12 +120,12 @@ def methods(names: Sequence[str], share: float) -> dict[str, Method]:
     }
     for name in ["fused", *contextual]:
         made[f"{name}, neighbours' cosine"] = highest(unlike_the_one_before(name), share)
-    for name in [*MODALITIES, "fused", *contextual, *(["published"] if "published" in names else [])]:
+    for name in [*dict(WIDTHS), "fused", *contextual, *(["published"] if "published" in names else [])]:
         made[f"{name} alone"] = grouped(name)
-    made["video + audio + text"] = grouped(*MODALITIES)
+    made["video + audio + text"] = grouped(*dict(WIDTHS))
     if contextual:
         made["contextual + fused"] = grouped("contextual", "fused")
-        made["contextual + video + audio + text"] = grouped("contextual", *MODALITIES)
+        made["contextual + video + audio + text"] = grouped("contextual", *dict(WIDTHS))
     return made
 
 

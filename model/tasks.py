@@ -1,6 +1,6 @@
 """The tasks that frozen embeddings are probed on, declared once: what a label says, how it is predicted and scored.
 
-A leaf without imports of this project, which all packages may read (tests/test_layers.py).
+A leaf without imports of this project, which all packages may read (tests/mediafm_assets/test_layers.py).
 """
 
 from collections.abc import Mapping
