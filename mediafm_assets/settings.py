@@ -85,6 +85,21 @@ class EncoderConfig(dg.ConfigurableResource[Any]):
         return Config.from_json(json.dumps(base | json.loads(self.overrides)))
 
 
+class HighlightLength(dg.ConfigurableResource[Any]):
+    """How long highlights are.
+
+    length_s: about so many seconds; None, the default, for the length of the labelled clips that editors chose.
+    """
+
+    length_s: float | None = Field(default=None, gt=0, le=3600)
+
+    def config_key(self) -> str:
+        return "labelled clips' length" if self.length_s is None else f"{self.length_s} s"
+
+    def space(self) -> str:
+        return self.config_key()
+
+
 class SeqClipConfig(dg.ConfigurableResource[Any]):
     """What is fine-tuned, how, and where the results are kept.
 
@@ -190,6 +205,13 @@ class Environment(BaseModel):
         alias="MEDIAFM_ENCODER_OVERRIDES",
         description="fields of model.config.Config that differ, as a JSON object",
     )
+    highlight_s: float | None = Field(
+        None,
+        alias="MEDIAFM_HIGHLIGHT_S",
+        gt=0,
+        le=3600,
+        description="seconds of a highlight, about; else labelled clips'",
+    )
     titles_per_run: int = Field(
         200, alias="MEDIAFM_TITLES_PER_RUN", ge=1, description="titles in one run of a backlog or backfill"
     )
@@ -273,6 +295,7 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         ),
         "fusion": Fusion(kind=asked.fusion),
         "encoder_config": EncoderConfig(preset=asked.encoder or profile.encoder, overrides=asked.encoder_overrides),
+        "highlight_length": HighlightLength(length_s=asked.highlight_s),
         "training": TrainingJob(folder=str(dagster_home() / "training"), processes=asked.training_processes),
         "seqclip_config": SeqClipConfig(
             base=asked.seqclip_base or (asked.video_model if video == "clip" else ""),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 REPRESENTATION = "contextual_in_context"
 CLIPS = "clip_retrieval"
 SHORTEST, LONGEST = 0.75, 1.5
-"""Of a highlight, times the labelled clips' length."""
+"""Of a highlight, times the length asked for."""
 HIGHLIGHTS = 10
 TAGS = tuple(task.name for task in TASKS.values() if task.label == "labels")
 """The tasks whose labels are words for a clip: they are given to titles and windows as well."""
@@ -116,7 +116,8 @@ def why(of_task: "pl.DataFrame", task: str) -> str:
 
 
 def highlights(run: TitleRun, title_id: str) -> "Rows":
-    """Rank clips of the labelled clips' length by how likely an editor would choose them; none share a shot."""
+    """Rank clips of the asked or the labelled clips' length by how likely an editor would choose them; none share a
+    shot."""
     import polars as pl
 
     from model.highlights import highlights
@@ -130,7 +131,7 @@ def highlights(run: TitleRun, title_id: str) -> "Rows":
     reason = why(of_task, CLIPS)
     for probe in of_task.filter("usable").iter_rows(named=True):
         scores = sigmoid(vectors(context) @ pl.Series(probe["weights"]).to_numpy() + probe["bias"])
-        length_s = probe["clip_s"]
+        length_s = run.resources.highlight_length.length_s or probe["clip_s"]
         found = highlights(scores, start_s, end_s, length_s * SHORTEST, length_s * LONGEST, HIGHLIGHTS)
         rows = [{"rank": rank, **clip._asdict()} for rank, clip in enumerate(found, 1)]
         reason = f"the title has no run of whole shots of about {length_s:.0f} s"
@@ -149,5 +150,10 @@ STAGES = (
         version=probes_version,
     ),
     Stage((Recipe("tags", ("contextual_embeddings", "probes")),), "uses", tags, kinds=frozenset({"numpy"})),
-    Stage((Recipe("highlights", ("contextual_embeddings", "probes")),), "uses", highlights, kinds=frozenset({"numpy"})),
+    Stage(
+        (Recipe("highlights", ("contextual_embeddings", "probes"), "highlight_length"),),
+        "uses",
+        highlights,
+        kinds=frozenset({"numpy"}),
+    ),
 )

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 import socket
 import sys
@@ -140,6 +141,8 @@ def serve(catalogue: Catalogue, configured: dict[str, Any], host: str, port: int
     """Serve the pages until interrupted. Raises ConfigurationError for a port that cannot be had."""
     from mediafm_assets.pages.app import application
 
+    # A query is short, and each reader has a thread: several threads for a query would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family)

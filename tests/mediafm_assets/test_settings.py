@@ -13,6 +13,7 @@ from mediafm_assets.settings import (
     Environment,
     FrameSampler,
     Fusion,
+    HighlightLength,
     resources,
 )
 from mediafm_assets.stages import all_stages
@@ -67,6 +68,7 @@ def test_all_wrong_variables_are_named_at_once_and_no_other_is_quoted() -> None:
         (FrameSampler, {"frames_per_shot": 0}),
         (FrameSampler, {"short_side": -1}),
         (Fusion, {"kind": "sum"}),
+        (HighlightLength, {"length_s": 0}),
         (EncoderConfig, {"preset": "huge"}),
     ],
 )

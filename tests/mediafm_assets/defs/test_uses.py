@@ -10,6 +10,7 @@ import pytest
 from mediafm_assets.commands.cli import main
 from mediafm_assets.defs.scenes import ad_breaks
 from mediafm_assets.defs.tags import TAGS, highlights, tags
+from mediafm_assets.settings import HighlightLength
 from model.tagging import sigmoid
 from model.tasks import TASKS
 from resources.lake import TABLES, vectors, violations
@@ -125,6 +126,16 @@ def test_highlights_share_no_shot_and_come_best_first_or_say_why_there_are_none(
     write_usable_probes(places, ("clip_tone", "calm"))  # and none of clip_retrieval
     (row,) = made(highlights, places, title_id).rows(named=True)
     assert (row["rank"], row["first_shot"], row["reason"]) == (0, None, "clip_retrieval has no labelled clips")
+
+
+def test_highlights_have_the_length_that_is_asked_for(places: Places) -> None:
+    write_usable_probes(places, ("clip_retrieval", "clip_retrieval"))
+    run = run_of(places)
+    run.resources.highlight_length = HighlightLength(length_s=6)
+    ((_table, rows),) = highlights(run, titles_of(places)[0])
+    lengths = rows["end_s"] - rows["start_s"]
+    assert len(rows) > 1
+    assert lengths.is_between(0.75 * 6, 1.5 * 6).all()
 
 
 def test_title_embeddings_are_their_parts_joined(finished: Places) -> None:
