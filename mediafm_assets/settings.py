@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[1]
 """The checkout: the default landing zone, lake and Dagster instance lie in it."""
 
+POSTGRES_URL = "MEDIAFM_POSTGRES_URL"
+"""postgresql+psycopg2://user:password@host:port/database, where Dagster keeps runs and events instead of SQLite. It
+is read through $DAGSTER_HOME/dagster.yaml, so that the password stands in no file."""
+
 Profile = Literal["embedded", "reference"]
 FusionKind = Literal["balanced", "as_published"]
 

@@ -1,18 +1,24 @@
 """Fixtures shared by all tests."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from resources.demo import render_catalogue
 
+PROJECT = Path(__file__).parents[1]
 SHARED_MEDIA = Path(__file__).parents[2] / "shared" / "media"
 
 
@@ -38,6 +44,56 @@ def small_catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Postgres:
+    """A server of this test session."""
+
+    port: int
+    password: str
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg2://dagster:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        name = f"d{uuid.uuid4().hex}"
+        engine = sa.create_engine(self.url("dagster"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        return self.url(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real Postgres server; without Debian's package, or Dagster's, tests that need one are skipped."""
+    pytest.importorskip("dagster_postgres", reason="dagster-postgres is not installed: pip install '.[deploy]'")
+    if not any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        pytest.skip("Postgres is not installed: apt-get install postgresql")
+    # Not below pytest's own folder, which Postgres' user may not enter when root runs the tests.
+    with tempfile.TemporaryDirectory(prefix="mediafm-postgres-") as folder:
+        os.chmod(folder, 0o755)
+        found = Postgres(free_port(), uuid.uuid4().hex)
+        command = [PROJECT / "deploy" / "postgres.sh", f"{folder}/data", str(found.port)]
+        environment = {**os.environ, "MEDIAFM_POSTGRES_PASSWORD": found.password}
+        with open(f"{folder}/log", "w+") as log:
+            server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            try:
+                while "ready to accept connections" not in Path(log.name).read_text():
+                    assert server.poll() is None, Path(log.name).read_text()
+                    time.sleep(0.1)
+                yield found
+            finally:
+                server.send_signal(signal.SIGQUIT)  # Postgres' immediate shutdown, its children with it
+                server.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An empty S3 bucket `films` on a local server, to which the environment's credentials lead; its boto3 client.
@@ -46,9 +102,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """
     import boto3
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for key, value in {

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,9 +18,22 @@ import dagster as dg
 
 from mediafm_assets.graph.stage import ROOT
 from mediafm_assets.pages import commands as pages
-from mediafm_assets.settings import PROJECT, ConfigurationError, dagster_home
+from mediafm_assets.settings import POSTGRES_URL, PROJECT, ConfigurationError, dagster_home
 from mediafm_assets.stages import all_stages
-from resources.errors import BadInput, Unavailable, printable
+from resources.errors import BadInput, Unavailable, one_line, printable
+
+IN_SQLITE = """storage:
+  sqlite:
+    base_dir:
+      env: DAGSTER_HOME
+"""
+"""What the project's dagster.yaml says of the storage."""
+
+IN_POSTGRES = f"""storage:
+  postgres:
+    postgres_url:
+      env: {POSTGRES_URL}
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,12 +72,12 @@ def main(arguments: list[str] | None = None) -> int:
     ui.add_argument("--port", type=int, default=3000)
     options = parser.parse_args(arguments)
 
-    if options.command not in pages.COMMANDS:  # readers have no use for an instance
-        prepare_instance()
     warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own calls of its own previews
-    if options.command == "ui":
-        open_ui(options.port)
     try:
+        if options.command not in pages.COMMANDS:  # readers have no use for an instance
+            prepare_instance()
+        if options.command == "ui":
+            open_ui(options.port)
         if options.command == "demo":
             from mediafm_assets.commands.demo import demo
 
@@ -104,17 +118,45 @@ def prepare_instance() -> None:
     """Settle DAGSTER_HOME, give a new instance the project's dagster.yaml, and make the project's own landing zone.
 
     A landing zone that was named and is not there is an error: an unmounted disk must not look like an empty catalogue.
+    Raises ConfigurationError or Unavailable when the database that MEDIAFM_POSTGRES_URL names cannot be used.
     """
     if not os.environ.get("MEDIAFM_LANDING"):
         (PROJECT / "data" / "landing" / "titles").mkdir(parents=True, exist_ok=True)
     home = dagster_home().expanduser().resolve()
     home.mkdir(parents=True, exist_ok=True)
     os.environ["DAGSTER_HOME"] = str(home)
-    if not (home / "dagster.yaml").exists():
-        shutil.copyfile(PROJECT / "dagster.yaml", home / "dagster.yaml")
     with (home / "storage.lock").open("w") as lock:  # two calls at once would both create Dagster's databases
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "dagster.yaml").exists():
+            shutil.copyfile(PROJECT / "dagster.yaml", home / "dagster.yaml")
+        if os.environ.get(POSTGRES_URL):
+            move_to_postgres(home / "dagster.yaml")
         dg.DagsterInstance.get().dispose()
+
+
+def move_to_postgres(instance_file: Path) -> None:
+    """Let an instance that keeps its runs in SQLite keep them in the database that MEDIAFM_POSTGRES_URL names.
+
+    Its other settings stay. Raises ConfigurationError or Unavailable, having changed nothing, when that cannot be used.
+    """
+    if find_spec("dagster_postgres") is None:
+        raise ConfigurationError(
+            f"{POSTGRES_URL} is set and dagster-postgres is not installed; pip install '.[deploy]'"
+        )
+    import sqlalchemy as sa
+
+    try:
+        engine = sa.create_engine(os.environ[POSTGRES_URL])
+        engine.connect().close()
+        engine.dispose()
+    except (sa.exc.SQLAlchemyError, ValueError, ImportError) as error:  # a port that is no number, an unknown driver
+        raise Unavailable(
+            f"the database that {POSTGRES_URL} names cannot be used ({one_line(getattr(error, 'orig', error), 300)}); "
+            "see whether it runs, and to the variable: postgresql+psycopg2://user:password@host:port/database"
+        ) from None
+    settings = instance_file.read_text()
+    if IN_SQLITE in settings:
+        instance_file.write_text(settings.replace(IN_SQLITE, IN_POSTGRES))
 
 
 def open_ui(port: int) -> NoReturn:

@@ -1,6 +1,7 @@
 """With nobody watching: what lands is told to Dagster, and what the lake lacks is launched."""
 
 import json
+import platform
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,7 +38,7 @@ BACKLOG = "mediafm/backlog"
 """Tag of large runs; dagster.yaml says how many of them may run at once."""
 
 PROCESS_TAG = ".dagster/mediafm_process"
-"""Tag (hidden in the UI) of the command's runs: the process that they live and die with."""
+"""Tag (hidden in the UI) of the command's runs: the machine and the process that they live and die with."""
 
 ADOPTED_PER_TICK = 200
 """Titles of the lake that a new instance is told of in one tick, some 15 s: a tick that takes a minute is ended."""
@@ -291,19 +292,20 @@ class Memory:
 
 
 def end_runs_of_dead_processes(instance: dg.DagsterInstance) -> None:
-    """A command that was killed leaves a run that nobody ends, perhaps before it began: end it here."""
+    """A command that was killed leaves a run that nobody ends, perhaps before it began: end it here. Of processes on
+    other machines nothing is known."""
     begun = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED]
     for run in instance.get_runs(dg.RunsFilter(statuses=begun)):
-        process = run.tags.get(PROCESS_TAG)
-        if process and process != process_identity(int(process.split(":")[0])):
+        machine, _, process = run.tags.get(PROCESS_TAG, "").rpartition("/")
+        if machine == platform.node() and run.tags[PROCESS_TAG] != process_identity(int(process.split(":")[0])):
             instance.report_run_failed(run, "its process was killed")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def process_identity(pid: int) -> str:
-    """The process and when it was started, since numbers are used again; the number alone when there is no such
-    process."""
+    """The machine (in a container, the container), the process and when it was started, since numbers are used again;
+    without that when there is no such process."""
     try:
-        return f"{pid}:{psutil.Process(pid).create_time():.0f}"
+        return f"{platform.node()}/{pid}:{psutil.Process(pid).create_time():.0f}"
     except psutil.NoSuchProcess:
-        return str(pid)
+        return f"{platform.node()}/{pid}"

@@ -1,6 +1,7 @@
 """What is lost, damaged, killed or started twice: the command and the sensors put it right."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -99,9 +100,11 @@ def test_a_new_dagster_home_is_told_what_the_lake_holds_and_runs_nothing(
 def test_a_run_that_was_killed_before_it_began_is_ended_by_the_next_call(places: Places) -> None:
     job = defs().resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.get() as instance:
-        run = instance.create_run_for_job(job, tags={PROCESS_TAG: f"{2**22 - 1}:1"})
+        run = instance.create_run_for_job(job, tags={PROCESS_TAG: f"{platform.node()}/{2**22 - 1}:1"})
+        elsewhere = instance.create_run_for_job(job, tags={PROCESS_TAG: f"another-machine/{2**22 - 1}:1"})
         assert main(["materialize"]) == 0
         assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+        assert instance.get_run_by_id(elsewhere.run_id).status == dg.DagsterRunStatus.NOT_STARTED
 
 
 def test_two_calls_at_once_may_share_a_new_dagster_home(empty_places: Places) -> None:
