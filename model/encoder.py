@@ -232,8 +232,3 @@ class Encoder(nn.Module):
     def predict(self, states: Tensor) -> Tensor:
         """The fused vectors that states foretell. states: (m, hidden) -> (m, D), not normed"""
         return self.output_projection(states)
-
-    def blended(self, predicted: Tensor, smoothed: Tensor) -> Tensor:
-        """What `predict` and the smoother foretell of the same shots, together: (m, D) each, under config.blend."""
-        own = F.normalize(predicted, dim=1) * smoothed.norm(dim=1, keepdim=True)
-        return (1 - self.blend) * smoothed + self.blend * own

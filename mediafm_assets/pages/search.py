@@ -18,6 +18,7 @@ from mediafm_assets.pages.catalogue import Catalogue, NotThere, Row, parse_shot
 from mediafm_assets.pages.recent import Recent
 from mediafm_assets.pages.vectors import WHOLE, Refused, Vectors
 from mediafm_assets.stages import all_stages
+from model.ranking import reciprocal_rank_fusion
 from resources.errors import Unavailable
 from resources.search_index import OtherSpace, SearchIndex, index_uri
 
@@ -28,7 +29,6 @@ LONGEST_QUERY = 1000
 MOST_HITS = 100
 MOST_TITLES = 20
 TITLE_HITS = 4
-RANK_OFFSET = 60
 
 
 class Hit(NamedTuple):
@@ -44,6 +44,11 @@ class Hit(NamedTuple):
     def modality(self) -> str:
         """The one that carried it: video, audio or text."""
         return max(self.parts, key=lambda name: self.parts[name])
+
+    def said(self, rank: int) -> Row:
+        """What a reader is told of it."""
+        parts = {name: round(part, 4) for name, part in self.parts.items()}
+        return {"modality": self.modality, "rank": rank, "score": round(self.score, 4), "parts": parts}
 
 
 def checked_query(said: str) -> str:
@@ -107,27 +112,26 @@ class Search:
         """
         for title in asked.titles:
             self._catalogue.title(title)
-        scores: dict[tuple[str, int], float] = {}
-        matches: dict[tuple[str, int], list[Row]] = {}
-        for queries in self._query_vectors(asked):
-            hits = self.find_shots(queries, 2 * asked.k, asked.titles or None, asked.like)
-            for rank, hit in enumerate(hits, 1):
-                place = hit.title_id, hit.shot_index
-                scores[place] = scores.get(place, 0.0) + 1 / (RANK_OFFSET + rank)
-                parts = {name: round(part, 4) for name, part in hit.parts.items()}
-                said = {"modality": hit.modality, "rank": rank, "score": round(hit.score, 4), "parts": parts}
-                matches.setdefault(place, []).append(said)
-        best = sorted(scores, key=lambda place: (-scores[place], place))[: asked.k]
+        hits = {
+            block: self.find_shots(block, query, 2 * asked.k, asked.titles or None, asked.like)
+            for block, query in self._query_vectors(asked).items()
+        }
+        places = {block: [(hit.title_id, hit.shot_index) for hit in found] for block, found in hits.items()}
+        best = reciprocal_rank_fusion(places, asked.k)
         with suppress(Unavailable):  # of one title, which is then left out
-            self._catalogue.shots_of({title for title, _ in best})
+            self._catalogue.shots_of({title for (title, _), _, _ in best})
         return {
             "query": asked.text,
             "like": f"{asked.like[0]}:{asked.like[1]}" if asked.like else None,
             "in_titles": list(asked.titles),
             "shots": [
-                {**shown, "score": round(scores[place], 6), "matches": matches[place]}
-                for place in best
-                if (shown := self._shown(*place)) is not None
+                {
+                    **shown,
+                    "score": round(each.score, 6),
+                    "matches": [hits[block][rank - 1].said(rank) for block, rank in each.places.items()],
+                }
+                for each in best
+                if (shown := self._shown(*each.key)) is not None
             ],
             "titles": self.find_titles(asked.text) if asked.text and not asked.titles else [],
         }
@@ -139,31 +143,29 @@ class Search:
 
     def find_shots(
         self,
-        queries: "Mapping[str, np.ndarray]",
+        block: str,
+        query: "np.ndarray",
         k: int,
         titles: Collection[str] | None = None,
         but: tuple[str, int] | None = None,
     ) -> list[Hit]:
-        """The k shots nearest to each query vector, best first. queries: by block of the fused vector, (768,) of video,
-        audio or text, (2304,) of fused. titles: only of these. but: not this shot. Raises Refused."""
+        """The k shots nearest to a query, best first. block: of the fused vector: video, audio or text with a query
+        of (768,), or fused with one of (2304,). titles: only of these. but: not this shot. Raises Refused."""
         index, registered = self._index(), self._catalogue.titles()
-        hits: list[Hit] = []
-        for block, query in queries.items():
-            unit = query / max(float((query @ query) ** 0.5), 1e-12)
-            kept: list[Hit] = []
-            asked, more = k + 1, True
-            while len(kept) < k and more:
-                found = index.nearest(unit, asked, block, sorted(titles) if titles else None)
-                kept = [
-                    Hit(hit.title_id, hit.shot_index, min(1.0, hit.score), hit.parts)
-                    for hit in found
-                    if hit.score > 0 and hit.title_id in registered and (hit.title_id, hit.shot_index) != but
-                ]
-                # Deleted titles stay in the index until the weekly maintenance: others are asked for in their place.
-                more = len(found) == asked and found[-1].score > 0
-                asked *= 2
-            hits += kept[:k]
-        return hits
+        unit = query / max(float((query @ query) ** 0.5), 1e-12)
+        kept: list[Hit] = []
+        asked, more = k + 1, True
+        while len(kept) < k and more:
+            found = index.nearest(unit, asked, block, sorted(titles) if titles else None)
+            kept = [
+                Hit(hit.title_id, hit.shot_index, min(1.0, hit.score), hit.parts)
+                for hit in found
+                if hit.score > 0 and hit.title_id in registered and (hit.title_id, hit.shot_index) != but
+            ]
+            # Deleted titles stay in the index until the weekly maintenance: others are asked for in their place.
+            more = len(found) == asked and found[-1].score > 0
+            asked *= 2
+        return kept[:k]
 
     def find_titles(self, text: str) -> list[Row]:
         """The titles whose metadata's vectors are nearest to the words, with their cosine as `score`."""
@@ -197,15 +199,16 @@ class Search:
             answers.append({"encoder_version": generation, "shots": hits})
         return answers
 
-    def _query_vectors(self, asked: Question) -> "list[Mapping[str, np.ndarray]]":
-        found: list[Mapping[str, np.ndarray]] = []
+    def _query_vectors(self, asked: Question) -> "dict[str, np.ndarray]":
+        """By block of the fused vector: what to look for in it."""
+        found: dict[str, np.ndarray] = {}
         if asked.text:
             text = asked.text
-            found.append({"text": self._queries.get(("text", text), lambda: self._text.embed([text])[0])})
+            found["text"] = self._queries.get(("text", text), lambda: self._text.embed([text])[0])
             if self._video.kind == "clip":
-                found.append({"video": self._queries.get(("video", text), lambda: self._video.embed_texts([text])[0])})
+                found["video"] = self._queries.get(("video", text), lambda: self._video.embed_texts([text])[0])
         if asked.like:
-            found.append({"fused": self._fused_vector(*asked.like)})
+            found["fused"] = self._fused_vector(*asked.like)
         return found
 
     def _fused_vector(self, title_id: str, shot_index: int) -> "np.ndarray":

@@ -55,7 +55,6 @@ class Vectors:
         self._followed: Mapping[tuple[str, ...], str] = {}
         self._known: dict[str, str] = {}
         self._segments: list[_Segment] = []
-        self.other_spaces: set[str] = set()
 
     def nearest(
         self, query: "np.ndarray", block: str, k: int, titles: Collection[str] | None, but: tuple[str, int] | None
@@ -127,7 +126,6 @@ class Vectors:
         rows = self._catalogue.collected(table, scanned.select(*columns, FILE))
         if self._space is not None:
             column, space = self._space
-            self.other_spaces |= set(rows[column].unique()) - {space}
             rows = rows.filter(pl.col(column) == space)
         if rows.is_empty():
             return None

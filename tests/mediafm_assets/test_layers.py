@@ -31,6 +31,7 @@ MAY_IMPORT = {
         "mediafm_assets.settings",
         "mediafm_assets.stages",
         "resources",
+        "model.ranking",
     ),
     "mediafm_assets.commands": PACKAGES,
 }

@@ -100,14 +100,14 @@ def test_a_blend_is_never_far_below_the_baseline_and_its_cosines_are_those_of_th
     assert useless["cosine"] > useless["cosines"]["shrunken_neighbours"]["all"] - 0.01
 
     # The same from the vectors themselves.
-    run.encoder.blend.data.copy_(torch.tensor([0.3]))
     (batch, titles), *_ = validation.batches()
     predicted, smoothed = (
         torch.randn(batch.targets.shape, generator=noise),
         run.smoother(batch.shots.float(), batch.packing, batch.masked, batch.masked),
     )
     expected, found = (Cosines.none(small.blocks, len(validation.titles)) for _ in range(2))
-    expected.add(run.encoder.blended(predicted, smoothed), batch.targets, titles)
+    own = torch.nn.functional.normalize(predicted, dim=1) * smoothed.norm(dim=1, keepdim=True)
+    expected.add(0.7 * smoothed + 0.3 * own, batch.targets, titles)
     products = Products.of(small.blocks, predicted, smoothed, batch.targets.float(), titles)
     Products.joined([products]).add_to(found, 0.3)
     assert found.means() == pytest.approx(expected.means(), abs=1e-5)

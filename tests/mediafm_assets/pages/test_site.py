@@ -20,8 +20,8 @@ from openapi_spec_validator import validate
 from PIL import Image
 
 from mediafm_assets.pages.catalogue import FRESH_S
-from mediafm_assets.pages.search import RANK_OFFSET
 from model.modalities import WIDTHS, blocks_of
+from model.ranking import RANK_CONSTANT
 from resources.encoders import TextEncoder
 from resources.lake import DeltaLake, vectors
 from resources.search_index import IndexedTitle, SearchIndex, index_uri
@@ -90,8 +90,11 @@ def test_words_and_a_shot_together_are_joined_by_reciprocal_rank(site: Site) -> 
     scores: dict[tuple[str, int], float] = {}
     for found in lists:
         for rank, place in enumerate(found, 1):
-            scores[place] = scores.get(place, 0) + 1 / (RANK_OFFSET + rank)
-    assert places_of(both) == sorted(scores, key=lambda place: (-scores[place], place))[:k]
+            scores[place] = scores.get(place, 0) + 1 / (RANK_CONSTANT + rank)
+    last = 2 * k
+    # Of equal scores, what the words found comes first.
+    ranks = {place: [found.index(place) if place in found else last for found in lists] for place in scores}
+    assert places_of(both) == sorted(scores, key=lambda place: (-scores[place], ranks[place]))[:k]
 
 
 def test_a_search_in_a_title_finds_nothing_of_another(site: Site) -> None:
