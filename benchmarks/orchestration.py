@@ -66,7 +66,8 @@ def without_dagster(titles: int) -> tuple[float, int]:
             for stage in all_stages().of_scope("title"):
                 if not any(run.catalogue.waits_for(table) for table in stage.tables):
                     stale_tables(run, stage, drop.title_id)
-                    made += len(write_title(run, stage, drop.title_id))
+                    write_title(run, stage, drop.title_id)
+                    made += len(stage.tables)
         except Exception as error:
             print(f"{drop.title_id}: {error}"[:100], file=sys.stderr)
     return time.perf_counter() - started, made

@@ -8,6 +8,7 @@ import argparse
 import fcntl
 import os
 import shutil
+import signal
 import sys
 import warnings
 from importlib.util import find_spec
@@ -162,6 +163,8 @@ def move_to_postgres(instance_file: Path) -> None:
 def open_ui(port: int) -> NoReturn:
     """Become `dagster dev` on the project's code location."""
     dagster = Path(sys.executable).with_name("dagster")
+    # Dagster ends its processes by SIGINT, which a shell lets its background jobs ignore: they would never end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [str(dagster), "dev", "-m", "mediafm_assets.definitions", "-p", str(port)]
     os.execv(command[0], command)
 

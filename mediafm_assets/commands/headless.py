@@ -201,7 +201,7 @@ def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str],
     if not wanted:
         return
     most = work.resources["titles_per_run"]
-    told = told_before(work.instance, "drops", list(wanted))
+    told = told_before(work.instance, "drops")
     for title in wanted:
         if title in fingerprints and told.get(title) != fingerprints[title]:
             work.instance.report_runless_asset_event(landed("drops", title, fingerprints[title]))

@@ -138,27 +138,27 @@ def make(context: dg.AssetExecutionContext, run: TitleRun, stage: Stage, title_i
     stale = stale_tables(run, stage, title_id)
     if set(stage.tables) & set(context.run.tags.get(FORCED, "").split(",")):
         stale = list(stage.tables)
-    rows_of = write_title(run, stage, title_id) if stale else {}
+    if stale:
+        write_title(run, stage, title_id)
     for table in stage.tables:
-        metadata: dict[str, Any] = {"up_to_date": table not in stale}
-        if table in rows_of:
-            seconds = round(time.monotonic() - started, 3)
-            metadata |= {"dagster/partition_row_count": rows_of[table], "seconds": seconds, **run.notes}
+        metadata: dict[str, Any] = {"up_to_date": not stale}
+        if table in TABLES:
+            metadata |= run.lake.write_metadata(table, run.catalogue.partition(table, title_id))
+        if stale:
+            metadata |= {"seconds": round(time.monotonic() - started, 3), **run.notes}
         record(context, run, table, title_id, metadata)
 
 
-def write_title(run: TitleRun, stage: Stage, title_id: str) -> dict[str, int]:
-    """Make and write what the stage makes of the title; the number of rows by table."""
-    rows_of: dict[str, int] = {}
+def write_title(run: TitleRun, stage: Stage, title_id: str) -> None:
+    """Make and write what the stage makes of the title."""
     for table, rows in stage.compute(run, title_id):
         version = version_of(run, table, title_id, rows)
         partition = run.catalogue.partition(table, title_id)
-        rows_of[table] = run.lake.write(table, partition, rows, version)
+        run.lake.write(table, partition, rows, version)
         run.catalogue.wrote(table, partition, version)
     for other in set(stage.tables) - TABLES.keys():
         made = version_of(run, other, title_id, None)
         run.catalogue.wrote(other, run.catalogue.partition(other, title_id), made)
-    return rows_of
 
 
 def stale_tables(run: TitleRun, stage: Stage, title_id: str) -> list[str]:

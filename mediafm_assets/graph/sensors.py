@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -27,6 +27,9 @@ from mediafm_assets.graph.versions import Catalogue, digest
 from resources.errors import BadInput
 from resources.lake import DeltaLake
 from resources.landing import LandingZone
+
+DATA_VERSION = "dagster/data_version"
+"""Tag of an event: the version of what it tells of."""
 
 TITLES_PER_TICK = 500
 """New or changed titles told of in one tick; the rest follows in the next ones."""
@@ -61,9 +64,9 @@ def seen_now(landing: LandingZone) -> tuple[dict[str, str], dict[str, str], list
     return drops, labels, problems
 
 
-def changed(now: Mapping[str, str], before: Mapping[str, str], among: Iterable[str] | None = None) -> list[str]:
-    """The keys (`among` those given), in order, whose fingerprint is new or another than before."""
-    return sorted(key for key in (now if among is None else among) if before.get(key) != now[key])
+def changed(now: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
+    """The keys, in order, whose fingerprint is new or another than before."""
+    return sorted(key for key in now if before.get(key) != now[key])
 
 
 @dg.sensor(
@@ -77,50 +80,37 @@ def landing_sensor(context: dg.SensorEvaluationContext, landing: LandingZone) ->
     drops, labels, problems = seen_now(landing)
     for problem in problems:
         context.log.warning(problem)
-    before = json.loads(context.cursor) if context.cursor else {"drops": {}, "labels": {}, "problems": []}
-    new_drops = changed(drops, before["drops"])[:TITLES_PER_TICK]
-    new_labels = changed(labels, before["labels"])
-    same_tasks = labels.keys() == before["labels"].keys()
-    if not new_drops and not new_labels and same_tasks and problems == before["problems"]:
+    # The cursor stands on the sensor's page and in every tick: it tells one sight from another, and no more.
+    sight = digest(json.dumps([drops, labels, problems], sort_keys=True))
+    if context.cursor == sight:
         return dg.SkipReason("nothing new" + (f"; {len(problems)} drops cannot be used" if problems else ""))
-    known = {
-        "drops": {**before["drops"], **{title: drops[title] for title in new_drops}},
-        "labels": labels,
-        "problems": problems,
-    }
-    told = {
-        "drops": told_before(context.instance, "drops", new_drops),
-        "label_files": told_before(context.instance, "label_files", new_labels),
-    }
-    add = titles_partitions.build_add_request(new_drops)
+    new_drops = changed(drops, told_before(context.instance, "drops"))
+    told_now = new_drops[:TITLES_PER_TICK]
+    new_labels = changed(labels, told_before(context.instance, "label_files"))
+    add = titles_partitions.build_add_request(told_now)
     return dg.SensorResult(
-        dynamic_partitions_requests=[add] if new_drops else [],
+        dynamic_partitions_requests=[add] if told_now else [],
         asset_events=[
-            *(landed("drops", title, drops[title]) for title in changed(drops, told["drops"], new_drops)),
-            *(landed("label_files", task, labels[task]) for task in changed(labels, told["label_files"], new_labels)),
+            *(landed("drops", title, drops[title]) for title in told_now),
+            *(landed("label_files", task, labels[task]) for task in new_labels),
             usable_drops(problems),
         ],
-        cursor=json.dumps(known),
+        cursor=sight if told_now == new_drops else f"{len(new_drops) - len(told_now)} more to tell of",
     )
 
 
-def told_before(instance: dg.DagsterInstance, asset: str, partitions: Sequence[str]) -> dict[str, str]:
-    """The fingerprints that Dagster was last told of these partitions, by the `mediafm` command or a sensor that has
-    lost its cursor: to tell it again would launch runs that find nothing to do."""
-    if not partitions:
-        return {}
-    records = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=list(partitions))
-    told: dict[str, str] = {}
-    for record in instance.fetch_materializations(records, limit=2 * len(partitions)).records:
-        event = record.asset_materialization
-        if event and event.partition:
-            told.setdefault(event.partition, (event.tags or {}).get("dagster/data_version", ""))
-    return told
+def told_before(instance: dg.DagsterInstance, asset: str) -> dict[str, str]:
+    """The fingerprint that Dagster was last told of each partition, by a sensor or the `mediafm` command: to tell it
+    again would launch runs that find nothing to do."""
+    told = instance.event_log_storage.get_latest_tags_by_partition(
+        dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION]
+    )
+    return {partition: tags[DATA_VERSION] for partition, tags in told.items()}
 
 
 def landed(asset: str, partition: str, fingerprint: str) -> dg.AssetMaterialization:
     """What Dagster is told of a drop or label file that is complete."""
-    return dg.AssetMaterialization(asset, partition=partition, tags={"dagster/data_version": fingerprint})
+    return dg.AssetMaterialization(asset, partition=partition, tags={DATA_VERSION: fingerprint})
 
 
 def usable_drops(problems: Sequence[str]) -> dg.AssetCheckEvaluation:

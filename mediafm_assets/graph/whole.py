@@ -89,13 +89,14 @@ def made(run: CatalogueRun, stage: Stage) -> Iterator[Any]:
     else:
         for table, rows in stage.compute(run):
             run.lake.write(table, run.partition, rows, run.version)
-            written = run.lake.write_metadata(table, run.partition)
-            metadata[table] = {**written, **run.partition, "up_to_date": False, **run.notes}
+            metadata[table] = {**run.partition, "up_to_date": False, **run.notes}
         for other in set(stage.tables) - TABLES.keys():
             metadata[other] = {"up_to_date": False, **run.notes}
     described = stage.describe(run) if stage.describe else {}
     for table, said in metadata.items():
-        yield dg.MaterializeResult(table, metadata={**said, **described}, data_version=dg.DataVersion(run.version))
+        stored = run.lake.write_metadata(table, run.partition) if table in TABLES else {}
+        said = {**stored, **said, **described}
+        yield dg.MaterializeResult(table, metadata=said, data_version=dg.DataVersion(run.version))
     yield from run.checked
 
 
@@ -108,7 +109,7 @@ def removed(context: dg.AssetExecutionContext, stage: Stage, catalogue: Catalogu
             dg.AssetMaterialization(
                 table,
                 partition=task,
-                metadata={"dagster/row_count": 0},
+                metadata=catalogue.lake.write_metadata(table, {"task": task}),
                 tags={"dagster/data_version": "none"},
             )
         )

@@ -23,7 +23,7 @@ from resources.lake.log import DeltaLog, File, Key, Overtaken, log_of
 from resources.lake.migration import OtherTable, changed_fields
 from resources.lake.reading import for_polars, rows_of, uri_of
 from resources.lake.rows_copy import FILE, copied_rows, copy_rows
-from resources.lake.schemas import arrow_schema, column_schema, defaults, polars_schema
+from resources.lake.schemas import arrow_schema, defaults, polars_schema
 from resources.lake.tables import TABLES
 
 if TYPE_CHECKING:
@@ -354,13 +354,12 @@ class DeltaLake(dg.ConfigurableResource):
     # ---- Dagster -------------------------------------------------------------------------------------------------
 
     def write_metadata(self, table: str, partition: Partition) -> dict[str, Any]:
-        """What a materialisation of the partition says in the UI: where it is, how many rows, in which version."""
+        """What a materialisation of the partition says in the UI: the rows of the whole table and those of the
+        partition, and the Delta version that holds them. From the log alone."""
         log = self._created(table)
         files = log.files(partition)
         return {
-            "dagster/row_count": sum(file.rows for of_key in files.values() for file in of_key),
-            "dagster/uri": self.table_uri(table),
-            "dagster/column_schema": column_schema(table),
-            "partition": shown(partition),
+            "dagster/row_count": log.rows(),
+            "dagster/partition_row_count": sum(file.rows for of_key in files.values() for file in of_key),
             "delta_version": self._version_of(log),
         }

@@ -80,6 +80,7 @@ class DeltaLog:
         self._stamp: Any = None
         self._files: dict[Key, tuple[File, ...]] = {}
         self._data_versions: dict[Key, str] = {}
+        self._rows = 0
         self._schema: pa.Schema | None = None
         self._partitioned_by: tuple[str, ...] = ()
         self._plain = False
@@ -117,6 +118,12 @@ class DeltaLog:
                 for key, files in self._files.items()
                 if all(want is None or want == value for want, value in zip(wanted, key, strict=True))
             }
+
+    def rows(self) -> int:
+        """The number of rows of the whole table."""
+        with self._turn:
+            self._follow()
+            return self._rows
 
     def open(self) -> "DeltaTable | None":
         """The table for delta-rs's own readers, replayed anew; None when it does not exist."""
@@ -194,12 +201,14 @@ class DeltaLog:
     def _put(self, key: Key, file: File) -> None:
         others = self._files.get(key, ())
         self._files[key] = (*others, file)
+        self._rows += file.rows
         self._data_versions[key] = _common_version(self._files[key]) if others else file.version
 
     def _drop(self, keys: Sequence[Key], path: str) -> None:
         for key in keys:
             files = self._files.get(key, ())
             left = tuple(file for file in files if file.path != path)
+            self._rows -= sum(file.rows for file in files) - sum(file.rows for file in left)
             if left:
                 self._files[key] = left
                 self._data_versions[key] = _common_version(left)

@@ -1,5 +1,6 @@
 """The real webserver and daemon: a dropped title is taken up with no hand moved, and nothing else is."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -46,13 +47,15 @@ def wait_for(what: str, ready: Any, patience_s: float = PATIENCE_S) -> Any:
 
 @pytest.fixture
 def ui(places: Places, tmp_path: Path) -> Iterator[int]:
-    """`mediafm ui` on a copy of the finished catalogue; the port it listens on."""
+    """`mediafm ui` on a copy of the finished catalogue; the port it listens on. It is started as a shell starts a
+    background job, with SIGINT ignored, and has to end by SIGTERM all the same."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = (tmp_path / "ui.log").open("w")
+    command = [sys.executable, "-m", "mediafm_assets.commands.cli"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "mediafm_assets.commands.cli", "ui", "--port", str(port)],
+        ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command, "ui", "--port", str(port)],
         env={**os.environ, **places.environment, "PYTHONPATH": str(Path(__file__).parents[3])},
         cwd=tmp_path,
         stdout=log,
@@ -63,12 +66,12 @@ def ui(places: Places, tmp_path: Path) -> Iterator[int]:
         wait_for("the UI's start", lambda: ask(port, "{ version }"))
         yield port
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()
         try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:  # where SIGINT is ignored, as in a shell's background jobs, Dagster waits on
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.wait(timeout=60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } assetSelection { path } } } } }"

@@ -73,7 +73,7 @@ def test_labels_go_with_their_file_and_the_probes_no_longer_see_them(places: Pla
     (places.landing / "labels" / "clip_tone.jsonl").unlink()
     result = materialise("clip_labels", "clip_tone")
     assert result.success
-    assert metadata_of(result)["dagster/row_count"] == 0
+    assert metadata_of(result)["dagster/partition_row_count"] == 0
     assert ("clip_tone",) not in places.lake.data_versions("clip_labels")
     assert materialise("probe_metrics").success
     after = places.lake.read("probe_metrics", **newest_encoder(places))

@@ -11,7 +11,7 @@ import pytest
 
 from mediafm_assets.definitions import defs
 from mediafm_assets.graph.plan import batches
-from mediafm_assets.graph.sensors import automation_sensor, changed, landing_sensor
+from mediafm_assets.graph.sensors import TITLES_PER_TICK, automation_sensor, changed, landing_sensor
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import resources
 from mediafm_assets.stages import all_stages
@@ -303,11 +303,31 @@ def test_the_landing_sensor_tells_of_each_complete_drop_once_and_again_when_it_c
         assert first.dynamic_partitions_requests[0].partition_keys == titles
         told = [event for event in first.asset_events if event.asset_key == dg.AssetKey("drops")]
         assert [event.partition for event in told if isinstance(event, dg.AssetMaterialization)] == titles
+        for event in first.asset_events:  # as the daemon does
+            instance.report_runless_asset_event(event)
         assert isinstance(tick_landing(instance, places, first.cursor), dg.SkipReason)
         changed_title = places.landing / "titles" / titles[0] / "title.json"
         os.utime(changed_title, (changed_title.stat().st_atime, changed_title.stat().st_mtime - 1000))
         again = tick_landing(instance, places, first.cursor)
         assert again.dynamic_partitions_requests[0].partition_keys == titles[:1]
+
+
+def test_the_landing_sensors_cursor_stays_small_however_many_titles_there_are_and_tells_of_all(
+    empty_places: Places, drop: Drop
+) -> None:
+    names = [f"{'long-name-' * 10}{number:03}" for number in range(TITLES_PER_TICK + 10)]
+    for name in names:
+        put(drop(empty_places.landing, name, None) / "film.mp4", b"film")
+    told: list[str | None] = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        cursor = None
+        while not isinstance(result := tick_landing(instance, empty_places, cursor), dg.SkipReason):
+            for event in result.asset_events:
+                instance.report_runless_asset_event(event)
+                told += [event.partition] if isinstance(event, dg.AssetMaterialization) else []
+            cursor = result.cursor
+            assert len(cursor or "") < 100
+    assert told == names
 
 
 def test_the_landing_sensor_shows_what_cannot_be_used_as_a_failed_check_on_drops(places: Places, drop: Drop) -> None:

@@ -116,7 +116,7 @@ def test_any_key_names_its_own_partition_and_no_other(lake: DeltaLake, key: str)
     assert len(lake.read("shots", title_id=key)) == 5
     assert lake.read("shots", title_id=key)["title_id"].unique().to_list() == [key]
     assert lake.data_versions("shots") == {("a",): "v1", ("b",): "v1", (key,): "v2"}
-    assert lake.write_metadata("shots", {"title_id": key})["dagster/row_count"] == 5
+    assert lake.write_metadata("shots", {"title_id": key})["dagster/partition_row_count"] == 5
     assert len(lake.partition_files("shots", {"title_id": key})) == 1
     assert len(lake.read("contextual_embeddings", encoder_version=key, title_id=key)) == 2
     assert len(lake.read("contextual_embeddings", encoder_version=key)) == 6
@@ -204,7 +204,18 @@ def test_data_versions_open_no_data_file(lake: DeltaLake) -> None:
     for path in files(lake, "shots"):
         path.unlink()
     assert lake.data_versions("shots") == {(f"t{i}",): f"{i:032x}" for i in range(120)}
-    assert lake.write_metadata("shots", {"title_id": "t3"})["dagster/row_count"] == 1
+    assert lake.write_metadata("shots", {"title_id": "t3"})["dagster/partition_row_count"] == 1
+
+
+def test_a_partition_says_its_own_rows_and_those_of_the_whole_table(lake: DeltaLake) -> None:
+    for title, of_title in (("a", 3), ("b", 2), ("a", 4)):
+        lake.write("shots", {"title_id": title}, shots(of_title), "v1")
+    lake.write("shots", {"title_id": "gone"}, shots(1), "v1")
+    lake.delete("shots", {"title_id": "gone"})
+    said = lake.write_metadata("shots", {"title_id": "a"})
+    assert (said["dagster/partition_row_count"], said["dagster/row_count"]) == (4, 6)
+    assert lake.at_present("shots").write_metadata("shots", {"title_id": "b"})["dagster/row_count"] == 6
+    assert lake.write_metadata("shots", {"title_id": "gone"})["dagster/partition_row_count"] == 0
 
 
 def test_what_others_wrote_into_a_partition_has_no_version_of_ours(lake: DeltaLake) -> None:
