@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dagster as dg
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, SecretStr, ValidationError, field_validator
 
 from resources.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, VIDEO_ENCODERS, AudioEncoder, TextEncoder, VideoEncoder
 from resources.errors import BadInput, Unavailable, printable
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[1]
 """The checkout: the default landing zone, lake and Dagster instance lie in it."""
-
-POSTGRES_URL = "MEDIAFM_POSTGRES_URL"
-"""postgresql+psycopg2://user:password@host:port/database, where Dagster keeps runs and events instead of SQLite. It
-is read through $DAGSTER_HOME/dagster.yaml, so that the password stands in no file."""
 
 Profile = Literal["embedded", "reference"]
 FusionKind = Literal["balanced", "as_published"]
@@ -180,6 +176,12 @@ class Environment(BaseModel):
     lake: str = Field(
         str(PROJECT / "data" / "lake"), alias="MEDIAFM_LAKE", description="a folder or s3://bucket/prefix"
     )
+    postgres_url: SecretStr | None = Field(
+        None,
+        alias="MEDIAFM_POSTGRES_URL",
+        description="postgresql+psycopg2://user:password@host:port/database for Dagster's runs and events, instead of "
+        "SQLite; read through $DAGSTER_HOME/dagster.yaml, so that the password stands in no file",
+    )
     detector: Annotated[str, one_of(SHOT_DETECTORS)] = Field(
         "transnetv2", alias="MEDIAFM_DETECTOR", description="adaptive: PySceneDetect's AdaptiveDetector"
     )
@@ -218,6 +220,12 @@ class Environment(BaseModel):
     )
     titles_per_run: int = Field(
         200, alias="MEDIAFM_TITLES_PER_RUN", ge=1, description="titles in one run of a backlog or backfill"
+    )
+    run_tags: Json[dict[str, dict[str, str | dict[str, Any]]]] = Field(
+        "{}",
+        alias="MEDIAFM_RUN_TAGS",
+        validate_default=True,
+        description='tags of the daemon\'s runs, {"title" or another stage: {tag: value}}: what machine a run needs',
     )
     training_processes: int = Field(
         1, alias="MEDIAFM_TRAINING_PROCESSES", ge=1, description="ranks of a training, one per GPU"
@@ -282,6 +290,10 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
     video, text = asked.video_encoder or profile.video, asked.text_encoder or profile.text
     return {
         "titles_per_run": asked.titles_per_run,
+        "run_tags": {
+            stage: {tag: value if isinstance(value, str) else json.dumps(value) for tag, value in tags.items()}
+            for stage, tags in asked.run_tags.items()
+        },
         "landing": LandingZone(uri=asked.landing),
         "lake": DeltaLake(uri=asked.lake),
         "shot_detector": ShotDetector(detector=asked.detector),

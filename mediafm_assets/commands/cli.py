@@ -19,7 +19,7 @@ import dagster as dg
 
 from mediafm_assets.graph.stage import ROOT
 from mediafm_assets.pages import commands as pages
-from mediafm_assets.settings import POSTGRES_URL, PROJECT, ConfigurationError, dagster_home
+from mediafm_assets.settings import PROJECT, ConfigurationError, dagster_home, environment
 from mediafm_assets.stages import all_stages
 from resources.errors import BadInput, Unavailable, one_line, printable
 
@@ -30,10 +30,10 @@ IN_SQLITE = """storage:
 """
 """What the project's dagster.yaml says of the storage."""
 
-IN_POSTGRES = f"""storage:
+IN_POSTGRES = """storage:
   postgres:
     postgres_url:
-      env: {POSTGRES_URL}
+      env: MEDIAFM_POSTGRES_URL
 """
 
 
@@ -121,6 +121,7 @@ def prepare_instance() -> None:
     A landing zone that was named and is not there is an error: an unmounted disk must not look like an empty catalogue.
     Raises ConfigurationError or Unavailable when the database that MEDIAFM_POSTGRES_URL names cannot be used.
     """
+    database = environment().postgres_url
     if not os.environ.get("MEDIAFM_LANDING"):
         (PROJECT / "data" / "landing" / "titles").mkdir(parents=True, exist_ok=True)
     home = dagster_home().expanduser().resolve()
@@ -130,34 +131,35 @@ def prepare_instance() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / "dagster.yaml").exists():
             shutil.copyfile(PROJECT / "dagster.yaml", home / "dagster.yaml")
-        if os.environ.get(POSTGRES_URL):
-            move_to_postgres(home / "dagster.yaml")
+        if database:
+            move_to_postgres(home / "dagster.yaml", database.get_secret_value())
         dg.DagsterInstance.get().dispose()
 
 
-def move_to_postgres(instance_file: Path) -> None:
+def move_to_postgres(instance_file: Path, url: str) -> None:
     """Let an instance that keeps its runs in SQLite keep them in the database that MEDIAFM_POSTGRES_URL names.
 
     Its other settings stay. Raises ConfigurationError or Unavailable, having changed nothing, when that cannot be used.
     """
     if find_spec("dagster_postgres") is None:
-        raise ConfigurationError(
-            f"{POSTGRES_URL} is set and dagster-postgres is not installed; pip install '.[deploy]'"
-        )
+        raise ConfigurationError("MEDIAFM_POSTGRES_URL needs the package dagster-postgres: pip install '.[deploy]'")
     import sqlalchemy as sa
 
     try:
-        engine = sa.create_engine(os.environ[POSTGRES_URL])
+        engine = sa.create_engine(url)
         engine.connect().close()
         engine.dispose()
     except (sa.exc.SQLAlchemyError, ValueError, ImportError) as error:  # a port that is no number, an unknown driver
+        why = one_line(getattr(error, "orig", error), 300)
         raise Unavailable(
-            f"the database that {POSTGRES_URL} names cannot be used ({one_line(getattr(error, 'orig', error), 300)}); "
-            "see whether it runs, and to the variable: postgresql+psycopg2://user:password@host:port/database"
+            f"the database that MEDIAFM_POSTGRES_URL names cannot be used ({why}); see whether it runs, and to the "
+            "variable: postgresql+psycopg2://user:password@host:port/database"
         ) from None
     settings = instance_file.read_text()
     if IN_SQLITE in settings:
-        instance_file.write_text(settings.replace(IN_SQLITE, IN_POSTGRES))
+        changed = instance_file.with_name("dagster.yaml.new")
+        changed.write_text(settings.replace(IN_SQLITE, IN_POSTGRES))
+        changed.replace(instance_file)
 
 
 def open_ui(port: int) -> NoReturn:

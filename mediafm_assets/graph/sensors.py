@@ -133,7 +133,7 @@ def automation_sensor(stages: Stages) -> dg.SensorDefinition:
         asset_selection=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=10,
-        required_resource_keys=stages.resource_keys | needed | {"titles_per_run"},
+        required_resource_keys=stages.resource_keys | needed | {"titles_per_run", "run_tags"},
         description="Launches what is missing or stale by the lake's own versions: titles in runs of many, then what "
         "is made once for all of them, such as a training when one is due. A title that failed is left alone until "
         "its drop, the code or the configuration changes, or somebody materialises it.",
@@ -170,6 +170,7 @@ def tick(context: dg.SensorEvaluationContext, catalogue: Catalogue) -> dg.Sensor
     requests += task_requests(catalogue)
     if not requests and not running:
         requests = whole_requests(instance, catalogue)
+    requests = [placed(request, catalogue.stages, context.resources.run_tags) for request in requests]
     cursor = memory.to_cursor()
     if not requests and cursor == context.cursor:
         return dg.SkipReason(f"nothing to do; {len(running)} runs under way")
@@ -183,6 +184,14 @@ def request_of(batch: Batch) -> dg.RunRequest:
     if len(batch.titles) > FEW:
         tags |= {BACKLOG: "true", "dagster/priority": "-1"}
     return dg.RunRequest(asset_selection=[dg.AssetKey(table) for table in batch.tables], tags=tags)
+
+
+def placed(request: dg.RunRequest, stages: Stages, run_tags: Mapping[str, Mapping[str, str]]) -> dg.RunRequest:
+    """The request with the tags that the configuration gives its stage's runs: titles' by "title", others' by name."""
+    first, *_ = request.asset_selection or []
+    stage = stages.by_table[first.to_user_string()]
+    of = "title" if stage.scope == "title" else stage.name
+    return request.with_replaced_attrs(tags={**run_tags.get(of, {}), **request.tags})
 
 
 def whole_requests(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[dg.RunRequest]:

@@ -46,6 +46,8 @@ def test_a_variable_that_is_set_to_nothing_has_its_default() -> None:
         ("MEDIAFM_FUSION", "sum"),
         ("MEDIAFM_ENCODER_OVERRIDES", "[]"),
         ("MEDIAFM_ENCODER_OVERRIDES", "not json"),
+        ("MEDIAFM_RUN_TAGS", "not json"),
+        ("MEDIAFM_RUN_TAGS", '{"encoder": "big"}'),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named_with_its_variable(variable: str, value: str) -> None:

@@ -6,7 +6,6 @@ import dagster as dg
 import pytest
 
 from mediafm_assets.commands.cli import main
-from mediafm_assets.settings import POSTGRES_URL
 from tests.conftest import Postgres
 from tests.mediafm_assets.conftest import Drop, Places
 
@@ -22,7 +21,7 @@ def test_one_variable_moves_an_instance_from_sqlite_to_postgres_and_makes_nothin
     instance_file, files = Path(places.environment["DAGSTER_HOME"], "dagster.yaml"), places.files()
     instance_file.write_text(instance_file.read_text().replace("max_concurrent_runs: 3", "max_concurrent_runs: 7"))
     assert storage_of_runs() == "SqliteRunStorage"
-    monkeypatch.setenv(POSTGRES_URL, postgres.new_database())
+    monkeypatch.setenv("MEDIAFM_POSTGRES_URL", postgres.new_database())
     assert main(["materialize"]) == 0
     assert "nothing had changed, no step was run" in capsys.readouterr().out
     assert places.files() == files
@@ -42,14 +41,14 @@ def test_with_the_database_no_knowledge_is_lost(
 ) -> None:
     film = sorted((places.landing / "titles").iterdir())[0] / "film.mp4"
     drop(places.landing, "zz-dropped", film)
-    monkeypatch.setenv(POSTGRES_URL, postgres.new_database())
+    monkeypatch.setenv("MEDIAFM_POSTGRES_URL", postgres.new_database())
     assert main(["materialize", "--no-train"]) == 0
     with dg.DagsterInstance.get() as instance:
         assert instance.get_runs_count() > 0, "the title was made in a run that Postgres has"
     files = places.files()
     assert any("zz-dropped" in name for name in files)
 
-    monkeypatch.setenv(POSTGRES_URL, postgres.new_database())
+    monkeypatch.setenv("MEDIAFM_POSTGRES_URL", postgres.new_database())
     capsys.readouterr()
     assert main(["materialize", "--no-train"]) == 0
     assert "nothing had changed, no step was run" in capsys.readouterr().out
@@ -73,17 +72,17 @@ def test_a_database_that_cannot_be_used_is_one_sentence_without_its_password_and
     url: str, places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("dagster_postgres")
-    monkeypatch.setenv(POSTGRES_URL, url)
+    monkeypatch.setenv("MEDIAFM_POSTGRES_URL", url)
     assert main(["materialize"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"mediafm: the database that {POSTGRES_URL} names cannot be used (")
+    assert said.startswith("mediafm: the database that MEDIAFM_POSTGRES_URL names cannot be used (")
     assert said.count("\n") == 1
     assert "hunter2" not in said
-    monkeypatch.delenv(POSTGRES_URL)
+    monkeypatch.delenv("MEDIAFM_POSTGRES_URL")
     assert storage_of_runs() == "SqliteRunStorage"
 
 
 def test_the_commands_that_only_read_need_no_database(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(POSTGRES_URL, "postgresql://dagster@127.0.0.1:1/dagster")
+    monkeypatch.setenv("MEDIAFM_POSTGRES_URL", "postgresql://dagster@127.0.0.1:1/dagster")
     title = sorted(path.name for path in (places.landing / "titles").iterdir())[0]
     assert main(["show", title]) == 0

@@ -93,6 +93,22 @@ def test_runs_are_bounded_by_the_configured_number_of_titles(
     assert set(found) - set(TASKS) == {f"{titles[0]} to {titles[3]}", f"{titles[4]} to {titles[5]}"}
 
 
+def test_runs_carry_the_tags_that_their_stage_is_configured_with(
+    empty_places: Places, small_catalogue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = {"container_config": {"resources": {"limits": {"cpu": "4"}}}}
+    tags = {"title": {"dagster-k8s/config": pod}, "clip_labels": {"ecs/cpu": "256"}, "encoder": {"ecs/cpu": "8192"}}
+    monkeypatch.setenv("MEDIAFM_RUN_TAGS", json.dumps(tags))
+    shutil.copytree(small_catalogue, empty_places.landing, dirs_exist_ok=True)
+    with dg.DagsterInstance.ephemeral() as instance:
+        land(instance, empty_places)
+        of_titles, *of_labels = run_requests(tick_automation(instance))
+    assert json.loads(of_titles.tags["dagster-k8s/config"]) == pod
+    assert "dagster/asset_partition_range_start" in of_titles.tags
+    assert "ecs/cpu" not in of_titles.tags
+    assert {request.tags["ecs/cpu"] for request in of_labels} == {"256"}
+
+
 def test_nothing_is_requested_of_a_lake_that_is_up_to_date_even_by_a_new_instance(places: Places) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         land(instance, places)
