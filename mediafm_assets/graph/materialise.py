@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mediafm_assets.graph.shown import as_metadata
 from mediafm_assets.graph.specs import CONTRACT, asset_specs, contract_spec
 from mediafm_assets.graph.stage import ROOT, Stage, Stages
 from mediafm_assets.graph.versions import Catalogue
@@ -145,7 +146,7 @@ def make(context: dg.AssetExecutionContext, run: TitleRun, stage: Stage, title_i
         if table in TABLES:
             metadata |= run.lake.write_metadata(table, run.catalogue.partition(table, title_id))
         if stale:
-            metadata |= {"seconds": round(time.monotonic() - started, 3), **run.notes}
+            metadata |= {"seconds": time.monotonic() - started, **run.notes}
         record(context, run, table, title_id, metadata)
 
 
@@ -192,7 +193,8 @@ def record(
 ) -> None:
     """Tell Dagster of the partition, and what it was made from, as Dagster itself does for what a step returns."""
     tags = provenance(run.catalogue, table, title_id)
-    context.log_event(dg.AssetMaterialization(table, partition=title_id, metadata=metadata, tags=tags))
+    said = as_metadata(metadata)
+    context.log_event(dg.AssetMaterialization(table, partition=title_id, metadata=said, tags=tags))
 
 
 def provenance(catalogue: Catalogue, table: str, title_id: str) -> dict[str, str]:

@@ -1,17 +1,22 @@
 """The assets that Dagster is told of: owners, kinds, partitions, column schemas, contracts; all from the stages."""
 
+import warnings
 from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from mediafm_assets.graph.partitions import tasks_partitions, titles_partitions
 from mediafm_assets.graph.stage import Stage, Stages
-from resources.lake import TABLES, checks, column_schema
+from resources.lake import TABLES, DeltaLake, checks, column_lineage, column_schema
 
 OWNERS = ["team:media-ml"]
 
 CONTRACT = "contract"
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "tables.md"
 
 
 def asset_specs(stage: Stage, stages: Stages, resources: Mapping[str, Any]) -> Iterator[dg.AssetSpec]:
@@ -29,11 +34,47 @@ def asset_specs(stage: Stage, stages: Stages, resources: Mapping[str, Any]) -> I
             deps=stages.dependencies(table),
             owners=OWNERS,
             kinds={*stage.kinds, *(["deltalake"] if delta else [])},
-            metadata={"dagster/column_schema": column_schema(table)} if delta else {},
+            tags={"made_for_each": stage.scope},
+            metadata={
+                "dagster/code_references": code_references(stage, table),
+                **(table_metadata(table, resources["lake"]) if delta else {}),
+            },
             partitions_def=partitions,
             skippable=partitions is not None,
             code_version=stages.code_version(table, resources),
         )
+
+
+def table_metadata(table: str, lake: DeltaLake) -> dict[str, Any]:
+    """What the UI knows of a table before any row of it is there."""
+    return {
+        "dagster/table_name": table,
+        "dagster/uri": lake.table_uri(table),
+        "dagster/column_schema": column_schema(table),
+        "dagster/column_lineage": column_lineage(table),
+    }
+
+
+def code_references(stage: Stage, table: str) -> dg.CodeReferencesMetadataValue:
+    """Where the asset's function stands, and its section of docs/tables.md: the UI opens both."""
+    code = stage.compute.__code__
+    places = [(code.co_filename, code.co_firstlineno, f"{stage.name}: how it is made")]
+    if table in documented():
+        places.append((str(DOCUMENTATION), documented()[table], f"docs/tables.md: {table}"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # code references are a beta of the pinned Dagster
+        return dg.CodeReferencesMetadataValue(
+            code_references=[
+                dg.LocalFileCodeReference(file_path=file, line_number=line, label=label) for file, line, label in places
+            ]
+        )
+
+
+@cache
+def documented() -> Mapping[str, int]:
+    """The line of each table's section in docs/tables.md; empty where the packages are installed without it."""
+    lines = DOCUMENTATION.read_text().splitlines() if DOCUMENTATION.exists() else []
+    return {line.removeprefix("## "): number for number, line in enumerate(lines, 1) if line.startswith("## ")}
 
 
 def contract_spec(table: str) -> dg.AssetCheckSpec:

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from mediafm_assets.graph.materialise import TitleRun, catalogue_of, explain
+from mediafm_assets.graph.shown import as_metadata
 from mediafm_assets.graph.specs import asset_specs
 from mediafm_assets.graph.stage import Stage, Stages
 from mediafm_assets.graph.versions import Catalogue
@@ -95,7 +96,7 @@ def made(run: CatalogueRun, stage: Stage) -> Iterator[Any]:
     described = stage.describe(run) if stage.describe else {}
     for table, said in metadata.items():
         stored = run.lake.write_metadata(table, run.partition) if table in TABLES else {}
-        said = {**stored, **said, **described}
+        said = as_metadata({**stored, **said, **described})
         yield dg.MaterializeResult(table, metadata=said, data_version=dg.DataVersion(run.version))
     yield from run.checked
 

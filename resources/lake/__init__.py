@@ -3,6 +3,7 @@
 from resources.lake.completion import ContractError
 from resources.lake.contracts import checks, violations
 from resources.lake.delta import DeltaLake, PartitionMissing
+from resources.lake.lineage import column_lineage
 from resources.lake.reading import Damaged
 from resources.lake.schemas import arrow_schema, column_schema, polars_schema, typed_rows, vectors
 from resources.lake.tables import TABLES
@@ -15,6 +16,7 @@ __all__ = [
     "PartitionMissing",
     "arrow_schema",
     "checks",
+    "column_lineage",
     "column_schema",
     "polars_schema",
     "typed_rows",
