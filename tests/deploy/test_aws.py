@@ -1,4 +1,5 @@
-"""The stack of deploy/aws on moto's servers: runs become tasks of the definitions that their stages are configured with.
+"""The stack of deploy/aws on moto's servers: runs become tasks of the definitions that their stages are given.
+
 moto starts no container: nothing here says that a task would work."""
 
 import http.server
