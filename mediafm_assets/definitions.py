@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from mediafm_assets.graph.checks import asset_checks
+from mediafm_assets.graph.checks import asset_checks, health_asset
 from mediafm_assets.graph.materialise import title_assets
 from mediafm_assets.graph.sensors import automation_sensor, landing_sensor
 from mediafm_assets.graph.whole import whole_asset
@@ -18,6 +18,7 @@ def defs() -> dg.Definitions:
             title_assets(stages, configured, int(configured["titles_per_run"])),
             *(whole_asset(stage, stages, configured) for stage in stages.all if stage.scope != "title"),
             *declared("ASSETS"),
+            health_asset(stages),
         ],
         asset_checks=[*asset_checks(stages)],
         sensors=[landing_sensor, automation_sensor(stages)],

@@ -1,7 +1,5 @@
 """Starts trainings (`model.train`, `model.seqclip`) as processes of their own."""
 
-import io
-import json
 import signal
 import sys
 from collections.abc import Mapping
@@ -64,21 +62,3 @@ class TrainingJob(dg.ConfigurableResource):
         # process would outlast the training.
         signal.siginterrupt(signal.SIGINT, True)
         dg.PipesSubprocessClient().run(command=command, context=context).get_results()
-
-
-def learning_curve_png(run: Path) -> bytes:
-    """The loss of both splits over the steps of a run of `model.train`, as a picture."""
-    from matplotlib.figure import Figure
-
-    lines = [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.subplots()
-    for split in ("train", "validation"):
-        points = [(line["step"], line["loss"]) for line in lines if line["split"] == split]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=split)
-    axes.set(xlabel="step", ylabel="loss at masked shots")
-    axes.legend()
-    with io.BytesIO() as file:
-        figure.savefig(file, format="png")
-        return file.getvalue()

@@ -14,6 +14,7 @@ import dagster as dg
 from mediafm_assets.commands.progress import progress_bar, progress_logger
 from mediafm_assets.definitions import defs
 from mediafm_assets.graph.adoption import adopt
+from mediafm_assets.graph.health import health_events
 from mediafm_assets.graph.materialise import FORCED, preflight
 from mediafm_assets.graph.plan import GAP, Batch, batches, discard_damaged, due, lacking, tasks_to_make
 from mediafm_assets.graph.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
@@ -136,6 +137,9 @@ def materialize(only: Sequence[str], train: bool | None, force: Sequence[str] = 
             say_what_waits(work.catalogue())
         if not only or train:
             materialise_the_rest(work, drops, train)
+        if work.runs:
+            for event in health_events(work.catalogue()):
+                work.instance.report_runless_asset_event(event)
         return report(work, len(drops))
 
 

@@ -42,11 +42,16 @@ def video_embeddings(run: TitleRun, title_id: str) -> "Rows":
     """Embed each shot's sampled frames."""
     import polars as pl
 
+    from resources.pictures import self_similarity
+
     encoder: VideoEncoder = run.resources.video_encoder
     frames = run.read("shot_frames", title_id)
     shots = frames.group_by("shot_index", maintain_order=True).agg("jpeg")["jpeg"]
     made = list(encoder.embed(jpegs.to_list() for jpegs in shots))
-    yield "video_embeddings", pl.DataFrame(embedding_rows("video", made, encoder.space()))
+    rows = pl.DataFrame(embedding_rows("video", made, encoder.space()))
+    likeness = "how like each shot is to each other; bright is alike, the title runs right and down"
+    run.draw("self_similarity", likeness, lambda: self_similarity(vectors(rows)))
+    yield "video_embeddings", rows
 
 
 def audio_embeddings(run: TitleRun, title_id: str) -> "Rows":
@@ -54,6 +59,7 @@ def audio_embeddings(run: TitleRun, title_id: str) -> "Rows":
     import polars as pl
 
     from resources.media import shot_audio
+    from resources.pictures import Sound
 
     encoder: AudioEncoder = run.resources.audio_encoder
     drop, title = registered_drop(run, title_id)
@@ -61,7 +67,11 @@ def audio_embeddings(run: TitleRun, title_id: str) -> "Rows":
     made: list[np.ndarray | None] = [None] * len(spans)
     if title["has_audio"]:
         with run.landing.local(drop, drop.media) as film:
-            made = list(encoder.embed(shot_audio(film, spans, language=title["language"])))
+            shots = shot_audio(film, spans, language=title["language"])
+            sound = Sound(spans)
+            made = list(encoder.embed(sound.listen(shots) if run.may_draw() else shots))
+        if sound.heard:
+            run.draw("sound", "frequencies over time, low ones below; the shots beneath in two greys", sound.strip)
     yield "audio_embeddings", pl.DataFrame(embedding_rows("audio", made, encoder.space()))
 
 

@@ -1,6 +1,5 @@
 """The encoder, trained over all titles, and what it makes of each title's shots."""
 
-import base64
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mediafm_assets.graph.materialise import TitleRun
+from mediafm_assets.graph.shown import as_metadata, picture
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import Catalogue, digest
 from mediafm_assets.graph.whole import CatalogueRun
 from model.run_folder import RunFolder
 from resources.errors import BadInput
 from resources.lake import DeltaLake, vectors
-from resources.training import learning_curve_png
 
 if TYPE_CHECKING:
     import polars as pl
@@ -133,6 +132,7 @@ def encoder_rows(run: Path, space: str, about: Mapping[str, Any]) -> "pl.DataFra
 def figures(run: Path) -> dict[str, Any]:
     """A finished training's figures and learning curve, as the UI shows and plots them."""
     from model.reports import skill_and_interval
+    from resources.pictures import training_chart
 
     metrics = json.loads((run / "metrics.json").read_text())
     shown = {name: metrics[name] for name in ("steps", "shots", "shots_per_s", "parameters", "precision")}
@@ -144,14 +144,15 @@ def figures(run: Path) -> dict[str, Any]:
         skills = validation["skills"]
         shown |= {f"skill_{part}": of["skill"] for part, of in skills.items() if part != "all"}
         parts = list(validation["cosines"]["encoder"])
-        lines = [f"| cosine at masked shots | {' | '.join(parts)} |", "| --- |" + " --- |" * len(parts)]
+        table = [f"| cosine at masked shots | {' | '.join(parts)} |", "| --- |" + " --- |" * len(parts)]
         for predictor, cosines in validation["cosines"].items():
-            lines.append(f"| {predictor} | {' | '.join(f'{cosines[part]:.4f}' for part in parts)} |")
+            table.append(f"| {predictor} | {' | '.join(f'{cosines[part]:.4f}' for part in parts)} |")
         skills = " | ".join(skill_and_interval(skills[part]) for part in parts)
-        lines.append(f"| skill over the best without a model | {skills} |")
-        shown["validation"] = dg.MetadataValue.md("\n".join(lines))
-    curve = base64.b64encode(learning_curve_png(run)).decode()
-    shown["learning_curve"] = dg.MetadataValue.md(f"![loss by step](data:image/png;base64,{curve})")
+        table.append(f"| skill over the best without a model | {skills} |")
+        shown["validation"] = dg.MetadataValue.md("\n".join(table))
+    lines = [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
+    chart = training_chart(lines, validation["skills"] if validation else {})
+    shown["learning_curve"] = picture(chart, "loss by step, and skill by modality with its interval")
     return shown
 
 
@@ -183,15 +184,22 @@ def _read_encoder(lake_uri: str, storage_options: tuple[tuple[str, str], ...], e
 
 def contextual_embeddings(run: TitleRun, title_id: str) -> "Rows":
     """Read every shot in the context of its title with the newest encoder for the configured embedding spaces."""
+    import numpy as np
     import polars as pl
 
     from model.inference import published
+    from resources.pictures import curve_and_map
 
     trained = read_encoder(run.lake, run.catalogue.encoder_version or "")
     fused = run.read("fused_embeddings", title_id)
     title = run.read("global_embeddings", title_id)["embedding"][0].to_numpy()
     made = published(trained, vectors(fused), title)
     rows = fused.select("shot_index", "start_s", "end_s")
+    run.draw(
+        "neighbours_and_map",
+        "left, how like each shot is to the next; right, the shots in two dimensions, darker ones first",
+        lambda: curve_and_map(made["embedding"], np.arange(len(fused))),
+    )
     yield "contextual_embeddings", rows.with_columns(pl.Series(name, list(rows_of)) for name, rows_of in made.items())
 
 
@@ -226,8 +234,15 @@ def encoder(run: CatalogueRun) -> "Rows":
 def has_learnt_context(catalogue: Catalogue) -> dg.AssetCheckResult:
     """On titles that were held out, the encoder predicts masked shots better than any predictor without a model."""
     rows = catalogue.lake.read("encoder", encoder_version=catalogue.encoder_version or "")
-    warning: str | None = json.loads(rows["metrics"][0])["warning"]
-    return dg.AssetCheckResult(passed=warning is None, severity=dg.AssetCheckSeverity.WARN, description=warning)
+    metrics = json.loads(rows["metrics"][0])
+    warning: str | None = metrics["warning"]
+    skill = (metrics.get("validation") or {}).get("skill")
+    return dg.AssetCheckResult(
+        passed=warning is None,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=warning or (skill and f"skill {skill:.3f} over the best predictor without a model"),
+        metadata={} if skill is None else as_metadata({"skill": skill}),
+    )
 
 
 TRAINED_ON = ("fused_embeddings", "global_embeddings", "titles")

@@ -8,6 +8,7 @@ import dagster as dg
 
 from mediafm_assets.defs.encoder import read_encoder
 from mediafm_assets.graph.partitions import tasks_partitions
+from mediafm_assets.graph.shown import picture
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import Catalogue, digest
 from mediafm_assets.graph.whole import CatalogueRun
@@ -33,6 +34,9 @@ REPRESENTATIONS = (
 )
 """What is probed: each modality, the three concatenated, what smoothing those gives without an encoder, and contextual
 embeddings with only the clip's shots before the encoder ("clip alone") or with the whole title ("in context")."""
+
+PUBLISHED = "contextual_in_context"
+"""What readers of `contextual_embeddings` take."""
 
 SEED = 0
 BEYOND_S = 1.0
@@ -73,16 +77,19 @@ def refused_rows(run: CatalogueRun) -> dict[str, Any]:
     refused = labels.refused if labels else []
     for row in refused:
         run.context.log.warning(f"{run.task}: {row}")
+    used, lost = (len(labels.rows), labels.refused_rows) if labels else (0, 0)
     run.checked.append(
         dg.AssetCheckResult(
             check_name=EVERY_ROW_USABLE.name,
             asset_key="clip_labels",
             passed=not refused,
             severity=dg.AssetCheckSeverity.WARN,
-            description="; ".join(map(str, refused[:3])) or None,  # what the UI shows without a click
+            # what the UI shows without a click
+            description="; ".join([f"{used} rows are used, {lost} refused", *map(str, refused[:3])]),
+            metadata={"used": used, "refused": lost},
         )
     )
-    return {"refused_rows": labels.refused_rows if labels else 0, "refused": [str(row) for row in refused]}
+    return {"refused_rows": lost, "refused": [str(row) for row in refused]}
 
 
 def with_all_labels(rows: "pl.DataFrame") -> "pl.DataFrame":
@@ -115,10 +122,27 @@ def probe_metrics(run: CatalogueRun) -> "Rows":
 
 
 def scores(run: CatalogueRun) -> dict[str, Any]:
-    """What the materialisation says: the scores, and the labelled clips that could not be probed."""
+    """What the materialisation says: the scores, also as numbers and in a chart beside those of earlier encoders, and
+    the labelled clips that could not be probed."""
+    import polars as pl
+
+    from resources.pictures import probe_chart
+
     _clips, unused = run.catalogue.once(clips_by_task)
     metrics = run.lake.read("probe_metrics", **run.partition)
-    return {**unused_metadata(unused), "scores": dg.MarkdownMetadataValue(as_markdown(metrics))}
+    known = run.lake.scan("probe_metrics").filter(pl.col("value").is_not_null()).collect().sort("encoder_version")
+    newest = known.filter(encoder_version=run.partition["encoder_version"])
+    interval = ("representation", "value", "ci_low", "ci_high")
+    by_task = {task: newest.filter(task=task).select(interval).rows() for task in TASKS if task in newest["task"]}
+    in_context = known.filter(representation=PUBLISHED)
+    history = {task: in_context.filter(task=task).select("encoder_version", "value").rows() for task in by_task}
+    chart = "each task's score of each representation with its interval, and the published one's over generations"
+    return {
+        **unused_metadata(unused),
+        "scores": dg.MarkdownMetadataValue(as_markdown(metrics)),
+        **{f"{task}_in_context": points[-1][1] for task, points in history.items() if points},
+        **({"chart": picture(probe_chart(by_task, history), chart)} if by_task else {}),
+    }
 
 
 def metrics_version(catalogue: Catalogue) -> str | None:

@@ -85,26 +85,32 @@ def shots(run: TitleRun, title_id: str) -> "Rows":
     """Cut the film into shots and keep evenly spaced frames of each, in one pass over the video stream."""
     import polars as pl
 
+    from resources.pictures import contact_sheet
+
     detector: ShotDetector = run.resources.shot_detector
     found: list[Shot] = []
+    covers: list[bytes] = []
     drop, _ = registered_drop(run, title_id)
     with run.landing.local(drop, drop.media) as film:
-        yield "shot_frames", frame_rows(film, detector, run.resources.frame_sampler, found)
+        yield "shot_frames", frame_rows(film, detector, run.resources.frame_sampler, found, covers)
+    if covers:
+        run.draw("contact_sheet", f"the {len(found)} shots of {title_id}", lambda: contact_sheet(covers))
     rows = [(shot.index, shot.start_s, shot.end_s, shot.start_frame, shot.end_frame) for shot in found]
     columns = ["shot_index", "start_s", "end_s", "start_frame", "end_frame"]
     yield "shots", pl.DataFrame(rows, schema=columns, orient="row").with_columns(detector=pl.lit(detector.name))
 
 
 def frame_rows(
-    film: Path, detector: ShotDetector, sampler: FrameSampler, found: list[Shot]
+    film: Path, detector: ShotDetector, sampler: FrameSampler, found: list[Shot], covers: list[bytes]
 ) -> "Iterator[pl.DataFrame]":
-    """The sampled frames of each shot as it is found; the shots are added to `found`."""
+    """The sampled frames of each shot as it is found; the shots are added to `found`, a picture of each to `covers`."""
     import polars as pl
 
     from resources.shots import detect_shots
 
     for shot, frames in detect_shots(film, detector, sampler.frames_per_shot, sampler.short_side):
         found.append(shot)
+        covers.extend(frame.jpeg for frame in frames[len(frames) // 2 :][:1])
         yield pl.DataFrame(
             {
                 "shot_index": [shot.index] * len(frames),

@@ -21,14 +21,22 @@ CATEGORIES_SHOWN = 3
 
 def scenes(run: TitleRun, title_id: str) -> "Rows":
     """Cut the title where its shots change: in context, in what is seen, in what is heard and in what is said."""
+    import numpy as np
     import polars as pl
 
     from model.scenes import scene_embeddings, scenes
+    from resources.pictures import curve_and_map
 
     shots, context = run.read("fused_embeddings", title_id), run.read("contextual_embeddings", title_id)
     fused, contextual = vectors(shots), vectors(context, "last")
     found = scenes([contextual, *(fused[:, block] for block in blocks_of(WIDTHS).values())])
     run.notes["scenes"] = len(found.first)
+    scene = np.repeat(np.arange(len(found.first)), np.asarray(found.last) - np.asarray(found.first) + 1)
+    run.draw(
+        "neighbours_and_map",
+        "left, how like each shot is to the next; right, the shots in two dimensions, a colour for each scene",
+        lambda: curve_and_map(contextual, scene),
+    )
     rows = {
         "scene_index": range(len(found.first)),
         "first_shot": found.first,

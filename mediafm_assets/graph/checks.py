@@ -1,13 +1,16 @@
 """Checks that are no part of a step: contracts of what is not made title by title, what stages say of their own
-results, and drops that cannot be read."""
+results, and drops that cannot be read; and the asset that says how all titles are."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import dagster as dg
 
+from mediafm_assets.graph.health import HEALTH, HEARTBEAT, every_title_spec, health_metadata, health_result
 from mediafm_assets.graph.materialise import catalogue_of, stored_contract
 from mediafm_assets.graph.sensors import seen_now, usable_drops
-from mediafm_assets.graph.specs import contract_spec
+from mediafm_assets.graph.shown import as_metadata
+from mediafm_assets.graph.specs import OWNERS, contract_spec
 from mediafm_assets.graph.stage import Stage, Stages
 from mediafm_assets.graph.versions import Catalogue
 from resources.lake import TABLES
@@ -50,8 +53,33 @@ def stage_check(
 @dg.asset_check(asset="drops", required_resource_keys={"landing"})
 def usable(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """Every complete folder and label file of the landing zone can be used. The landing sensor evaluates this too."""
-    _drops, _labels, problems = seen_now(context.resources.landing)
-    seen = usable_drops(problems)
+    seen = usable_drops(*seen_now(context.resources.landing))
     return dg.AssetCheckResult(
         passed=seen.passed, severity=seen.severity, description=seen.description, metadata=seen.metadata
     )
+
+
+def health_asset(stages: Stages) -> dg.AssetsDefinition:
+    """The asset that says which titles are fine and which failed."""
+
+    @dg.multi_asset(
+        name=HEALTH,
+        specs=[
+            dg.AssetSpec(
+                HEALTH,
+                group_name="operations",
+                owners=OWNERS,
+                description="Which titles are fine and which failed, with the reasons. The daemon tells of it whenever "
+                "it changes, and every six hours; materialise it to look at once.",
+                freshness_policy=dg.FreshnessPolicy.time_window(4 * HEARTBEAT, 2 * HEARTBEAT),
+            )
+        ],
+        check_specs=[every_title_spec(HEALTH)],
+        required_resource_keys=stages.resource_keys,
+    )
+    def health(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        catalogue = catalogue_of(context, stages)
+        yield dg.MaterializeResult(HEALTH, metadata=as_metadata(health_metadata(catalogue)))
+        yield health_result(catalogue)
+
+    return health

@@ -7,15 +7,16 @@ is what the UI shows in red.
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.graph.shown import as_metadata
+from mediafm_assets.graph.health import EVERY_TITLE, every_title, every_title_spec, failure_events, sentence
+from mediafm_assets.graph.shown import as_metadata, picture
 from mediafm_assets.graph.specs import CONTRACT, asset_specs, contract_spec
 from mediafm_assets.graph.stage import ROOT, Stage, Stages
 from mediafm_assets.graph.versions import Catalogue
@@ -35,20 +36,36 @@ PLANNED = "mediafm/planned"
 FORCED = "mediafm/forced"
 """Tag of runs that make the named tables again (separated by commas) though they are fresh."""
 
+PICTURES = 0.03
+"""The share of a run's time that pictures may take. The last title of a run has them in any case."""
+
 SHOWN = 20
 """Failed titles named in a run's failure; the table `failures` has them all."""
 
 
 @dataclass
 class TitleRun:
-    """What the stages of one run work with.
+    """What the stages of one run work with, and what came of it.
 
-    notes: what a stage adds to the metadata of its materialisation; emptied before each.
+    notes:    what a stage adds to the metadata of its materialisation; emptied before each.
+    written:  how many titles' partitions of each table were written.
+    failures: a sentence for each title that failed.
+    broken:   for each table what broke its contract.
+    pictures: what a stage draws for its first table's metadata; emptied before each.
+    last:     whether the title in hand is the run's last one.
+    drawn_s:  seconds that pictures took.
     """
 
     resources: Any
     catalogue: Catalogue
     notes: dict[str, Any] = field(default_factory=dict)
+    written: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, str] = field(default_factory=dict)
+    broken: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    pictures: dict[str, dg.MarkdownMetadataValue] = field(default_factory=dict)
+    last: bool = True
+    drawn_s: float = 0.0
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def lake(self) -> DeltaLake:
@@ -59,6 +76,17 @@ class TitleRun:
     def landing(self) -> LandingZone:
         landing: LandingZone = self.resources.landing
         return landing
+
+    def may_draw(self) -> bool:
+        """Whether there is time for a picture: a run of thousands of titles must not take longer for them."""
+        return self.last or self.drawn_s < PICTURES * (time.monotonic() - self.began)
+
+    def draw(self, name: str, alternative: str, draw: "Callable[[], bytes]") -> None:
+        """Add the picture to the metadata, if there is time for it. alternative: what it shows, in words."""
+        if self.may_draw():
+            started = time.monotonic()
+            self.pictures[name] = picture(draw(), alternative)
+            self.drawn_s += time.monotonic() - started
 
     def read(self, table: str, title_id: str) -> "pl.DataFrame":
         """The title's rows of the table, in the order of the key; of a table by encoder, the newest one's."""
@@ -72,7 +100,10 @@ def title_assets(stages: Stages, resources: Mapping[str, Any], titles_per_run: i
     @dg.multi_asset(
         name="title",
         specs=[spec for stage in of_titles for spec in asset_specs(stage, stages, resources)],
-        check_specs=[contract_spec(table) for table in stages.title_tables if table in TABLES],
+        check_specs=[
+            *(contract_spec(table) for table in stages.title_tables if table in TABLES),
+            *(every_title_spec(table) for table in stages.title_tables),
+        ],
         can_subset=True,
         required_resource_keys=stages.resource_keys.union(*(stage.uses for stage in of_titles)),
         backfill_policy=dg.BackfillPolicy.multi_run(titles_per_run),
@@ -80,51 +111,51 @@ def title_assets(stages: Stages, resources: Mapping[str, Any], titles_per_run: i
     def title(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
         """Make what is missing or stale of each title, table by table."""
         selected = {key.to_user_string() for key in context.selected_asset_keys}
-        asked = [key for key in context.selected_asset_check_keys if key.name == CONTRACT]
-        if not selected:  # somebody executes the checks by themselves
-            for key in asked:
-                yield stored_contract(context.resources.lake, key.asset_key.to_user_string())
-            return
         wanted = [stage for stage in of_titles if selected & set(stage.tables)]
-        failures, broken = make_titles(context, catalogue_of(context, stages), wanted)
-        for key in asked:
-            yield contract_result(key.asset_key.to_user_string(), broken[key.asset_key.to_user_string()])
-        if failures:
-            raise failure_of(failures, len(context.partition_keys))
+        # Without any, somebody executes the checks by themselves.
+        done = make_titles(context, catalogue_of(context, stages), wanted) if wanted else None
+        catalogue = catalogue_of(context, stages)  # as it is now
+        for key in context.selected_asset_check_keys:
+            table = key.asset_key.to_user_string()
+            if key.name == EVERY_TITLE:
+                yield every_title(catalogue, table)
+            elif done:
+                yield written_contract(table, done.written[table], done.broken[table])
+            else:
+                yield stored_contract(catalogue.lake, table)
+        if done and done.failures:
+            raise failure_of(done.failures, len(context.partition_keys))
 
     return title
 
 
-def make_titles(
-    context: dg.AssetExecutionContext, catalogue: Catalogue, stages: Sequence[Stage]
-) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Run the stages for every title of the run. Returns a sentence for each title that failed, and for each table what
-    breaks its contract."""
+def make_titles(context: dg.AssetExecutionContext, catalogue: Catalogue, stages: Sequence[Stage]) -> TitleRun:
+    """Run the stages for every title of the run, and say what came of it."""
     missing = preflight(catalogue.resources)
     if missing and stages[0].name == ROOT:
         raise dg.Failure(f"titles: {' '.join(missing)}", allow_retries=False)
     run = TitleRun(context.resources, catalogue)
-    failures: dict[str, str] = {}
-    broken: dict[str, list[str]] = defaultdict(list)
     for title_id in context.partition_keys:
         if PLANNED in context.run.tags and catalogue.failed_before(title_id, fingerprint_of(run, title_id)):
             continue
-        at = stages[0]
+        at, run.last = stages[0], title_id == context.partition_keys[-1]
         try:
             for stage in stages:
                 at = stage
                 make(context, run, stage, title_id)
         except Exception as error:  # whatever it is, it is this title's
-            reason = f"{title_id}: {at.name}: {explain(error)}"
+            reason = sentence(title_id, at.name, explain(error))
             context.log.error(reason, exc_info=None if isinstance(error, BadInput | Unavailable) else error)
             if isinstance(error, ContractError):
-                broken[at.name].append(reason)
-            failures[title_id] = reason
+                run.broken[at.name].append(reason)
+            run.failures[title_id] = reason
             remember_failure(context, run, at.name, title_id, explain(error))
+            for event in failure_events(catalogue.stages, at.name, title_id, explain(error)):
+                context.log_event(event)
         else:
             if title_id in catalogue.failures:
                 run.lake.delete("failures", {"title_id": title_id})
-    return failures, broken
+    return run
 
 
 def make(context: dg.AssetExecutionContext, run: TitleRun, stage: Stage, title_id: str) -> None:
@@ -136,6 +167,7 @@ def make(context: dg.AssetExecutionContext, run: TitleRun, stage: Stage, title_i
         return  # the titles wait for a training, say
     started = time.monotonic()
     run.notes.clear()
+    run.pictures.clear()
     stale = stale_tables(run, stage, title_id)
     if set(stage.tables) & set(context.run.tags.get(FORCED, "").split(",")):
         stale = list(stage.tables)
@@ -147,6 +179,7 @@ def make(context: dg.AssetExecutionContext, run: TitleRun, stage: Stage, title_i
             metadata |= run.lake.write_metadata(table, run.catalogue.partition(table, title_id))
         if stale:
             metadata |= {"seconds": time.monotonic() - started, **run.notes}
+            metadata |= run.pictures if table == stage.name else {}
         record(context, run, table, title_id, metadata)
 
 
@@ -157,6 +190,7 @@ def write_title(run: TitleRun, stage: Stage, title_id: str) -> None:
         partition = run.catalogue.partition(table, title_id)
         run.lake.write(table, partition, rows, version)
         run.catalogue.wrote(table, partition, version)
+        run.written[table] += 1
     for other in set(stage.tables) - TABLES.keys():
         made = version_of(run, other, title_id, None)
         run.catalogue.wrote(other, run.catalogue.partition(other, title_id), made)
@@ -258,24 +292,38 @@ def failure_of(failures: Mapping[str, str], titles: int) -> dg.Failure:
     )
 
 
-def contract_result(table: str, found: Sequence[str]) -> dg.AssetCheckResult:
+def written_contract(table: str, written: int, broken: Sequence[str]) -> dg.AssetCheckResult:
+    """The contract of what a run wrote: rows that break it are refused."""
+    if not written and not broken:
+        said = "the run wrote nothing; what is stored kept the contract when it was written"
+    else:
+        said = f"{written} titles written, each keeps the contract" + (f"; {len(broken)} refused" if broken else "")
+    return contract_result(table, said, broken, titles_written=written)
+
+
+def stored_contract(lake: DeltaLake, table: str) -> dg.AssetCheckResult:
+    """The contract held against everything that is stored, a partition at a time."""
+    found, rows = [], 0
+    stored = lake.data_versions(table)
+    for values in stored:
+        partition = dict(zip(TABLES[table].partition_by, values, strict=True))
+        frame = lake.read(table, **partition)
+        rows += len(frame)
+        found += [f"{', '.join(values)}: {violation}" for violation in violations(table, frame)]
+    said = f"{rows} rows in {len(stored)} partitions " + ("looked at" if found else "keep the contract")
+    return contract_result(table, said, found, partitions=len(stored), rows=rows)
+
+
+def contract_result(table: str, said: str, found: Sequence[str], **looked_at: int) -> dg.AssetCheckResult:
+    """What the UI shows of a contract: what was looked at, and what breaks it."""
     return dg.AssetCheckResult(
         check_name=CONTRACT,
         asset_key=table,
         passed=not found,
         severity=dg.AssetCheckSeverity.ERROR,
-        description="; ".join(found[:3]) or None,  # what the UI shows without a click
-        metadata={"violations": list(found[:SHOWN])} if found else {},
+        description="; ".join([said, *found[:3]]),  # what the UI shows without a click
+        metadata={**looked_at, **({"violations": list(found[:SHOWN])} if found else {})},
     )
-
-
-def stored_contract(lake: DeltaLake, table: str) -> dg.AssetCheckResult:
-    """The contract held against everything that is stored, a partition at a time."""
-    found = []
-    for values in lake.data_versions(table):
-        partition = dict(zip(TABLES[table].partition_by, values, strict=True))
-        found += [f"{', '.join(values)}: {violation}" for violation in violations(table, lake.read(table, **partition))]
-    return contract_result(table, found)
 
 
 def preflight(resources: Mapping[str, Any]) -> list[str]:

@@ -3,13 +3,14 @@
 import json
 import platform
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
 import psutil
 
 from mediafm_assets.graph.adoption import adopt
+from mediafm_assets.graph.health import HEARTBEAT, failure_events, health_events, health_version
 from mediafm_assets.graph.materialise import PLANNED, catalogue_of, write_failure
 from mediafm_assets.graph.partitions import tasks_partitions, titles_partitions
 from mediafm_assets.graph.plan import (
@@ -93,7 +94,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, landing: LandingZone) ->
         asset_events=[
             *(landed("drops", title, drops[title]) for title in told_now),
             *(landed("label_files", task, labels[task]) for task in new_labels),
-            usable_drops(problems),
+            usable_drops(drops, labels, problems),
         ],
         cursor=sight if told_now == new_drops else f"{len(new_drops) - len(told_now)} more to tell of",
     )
@@ -113,15 +114,24 @@ def landed(asset: str, partition: str, fingerprint: str) -> dg.AssetMaterializat
     return dg.AssetMaterialization(asset, partition=partition, tags={DATA_VERSION: fingerprint})
 
 
-def usable_drops(problems: Sequence[str]) -> dg.AssetCheckEvaluation:
+def usable_drops(
+    drops: Mapping[str, str], labels: Mapping[str, str], problems: Sequence[str]
+) -> dg.AssetCheckEvaluation:
     """The check on `drops` that shows, in the UI, which folders of the landing zone cannot be used and why."""
+    can = f"{len(drops)} drops and {len(labels)} label files can be used"
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey("drops"),
         check_name="usable",
         passed=not problems,
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(problems[:5]) or None,  # what the UI shows without a click
-        metadata={"problems": list(problems[:50])} if problems else {},
+        # what the UI shows without a click
+        description="; ".join([*problems[:5], can]),
+        metadata={
+            "drops": len(drops),
+            "label_files": len(labels),
+            "unusable": len(problems),
+            **({"problems": list(problems[:50])} if problems else {}),
+        },
     )
 
 
@@ -171,10 +181,11 @@ def tick(context: dg.SensorEvaluationContext, catalogue: Catalogue) -> dg.Sensor
     if not requests and not running:
         requests = whole_requests(instance, catalogue)
     requests = [placed(request, catalogue.stages, context.resources.run_tags) for request in requests]
+    events = memory.news_of_health(catalogue)
     cursor = memory.to_cursor()
     if not requests and cursor == context.cursor:
         return dg.SkipReason(f"nothing to do; {len(running)} runs under way")
-    return dg.SensorResult(run_requests=requests, cursor=cursor)
+    return dg.SensorResult(run_requests=requests, cursor=cursor, asset_events=events)
 
 
 def request_of(batch: Batch) -> dg.RunRequest:
@@ -238,17 +249,28 @@ class Memory:
 
     since:  planned runs that ended later have not been looked at yet (seconds since the epoch).
     deaths: titles that a run was at work on when it died, with how often.
+    health: of all titles, as Dagster was last told of it, and when.
     """
 
     since: float
     deaths: dict[str, int]
+    health: str = ""
+    health_told: float = 0.0
 
     @classmethod
     def from_cursor(cls, cursor: str | None) -> "Memory":
         return cls(**json.loads(cursor)) if cursor else cls(datetime.now(UTC).timestamp(), {})
 
     def to_cursor(self) -> str:
-        return json.dumps({"since": self.since, "deaths": self.deaths})
+        return json.dumps(asdict(self))
+
+    def news_of_health(self, catalogue: Catalogue) -> Sequence[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+        """What Dagster is to be told of the titles' health: nothing, while it is as it was told a short while ago."""
+        health, now = health_version(catalogue), datetime.now(UTC).timestamp()
+        if health == self.health and now - self.health_told < HEARTBEAT.total_seconds():
+            return []
+        self.health, self.health_told = health, now
+        return health_events(catalogue)
 
     def learn(
         self,
@@ -284,6 +306,8 @@ class Memory:
             for title, reason in given_up.items():
                 stage, run_id = wanted.pop(title)[0], record.dagster_run.run_id
                 write_failure(lake, catalogue, stage, title, drops.get(title, ""), reason, run_id)
+                for event in failure_events(catalogue.stages, stage, title, reason):
+                    context.instance.report_runless_asset_event(event)
 
     def forget(self, unfinished: Set[str]) -> None:
         """Keep the deaths of unfinished titles only. One that is being tried again is not forgotten meanwhile."""

@@ -1,9 +1,12 @@
-"""What the UI shows of a materialisation: numbers as a person reads them."""
+"""What the UI shows of a materialisation: numbers as a person reads them, and pictures."""
 
+import base64
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
+
+import dagster as dg
 
 DIGITS = 4
 
@@ -16,6 +19,11 @@ def rounded(value: float) -> float:
 def as_metadata(said: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata whose numbers Dagster takes and plots: of Python's types, rounded; what is not finite is text."""
     return {name: _plain(value) for name, value in said.items()}
+
+
+def picture(webp: bytes, alternative: str) -> dg.MarkdownMetadataValue:
+    """A picture in the metadata. alternative: what it shows, in words, for those who do not see it."""
+    return dg.MetadataValue.md(f"![{alternative}](data:image/webp;base64,{base64.b64encode(webp).decode()})")
 
 
 def _plain(value: Any) -> Any:

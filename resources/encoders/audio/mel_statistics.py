@@ -63,7 +63,7 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
         samples = np.pad(samples, (0, WINDOW - len(samples)))
     windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
     taper = np.hanning(WINDOW).astype(np.float32)
-    bank = _mel_bank() / (taper.sum() / 2) ** 2  # a full-scale sine has power 1 in its bin
+    bank = mel_bank() / (taper.sum() / 2) ** 2  # a full-scale sine has power 1 in its bin
     chunks = []
     for start in range(0, len(windows), WINDOWS_AT_ONCE):
         spectrum = np.fft.rfft(windows[start : start + WINDOWS_AT_ONCE] * taper, FFT, axis=1)
@@ -73,7 +73,7 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _mel_bank() -> np.ndarray:
+def mel_bank() -> np.ndarray:
     """(FFT // 2 + 1, BANDS) float32: triangles evenly spaced on the mel scale (O'Shaughnessy 1987) from 50 to 8,000 Hz.
 
     Each triangle reaches at least one bin to either side of its centre, so that no low band is empty.

@@ -197,7 +197,9 @@ def test_an_encoder_says_in_the_ui_how_well_it_predicts_and_what_it_was_trained_
         checked = instance.event_log_storage.get_asset_check_execution_history(
             dg.AssetCheckKey(dg.AssetKey("encoder"), "has_learnt_context"), limit=1
         )
-    assert metadata["learning_curve"].startswith("![loss by step](data:image/png;base64,")
+    assert metadata["learning_curve"].startswith(
+        "![loss by step, and skill by modality with its interval](data:image/webp;base64,"
+    )
     assert -1 < metadata["skill"] < 1
     assert "| skill over the best without a model | " in metadata["validation"]
     assert all(-1 < metadata[f"skill_{part}"] < 1 for part in ("video", "audio", "text"))

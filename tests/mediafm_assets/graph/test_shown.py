@@ -1,5 +1,6 @@
 """What the UI is told: of assets before they are made, and of what was made."""
 
+import base64
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from mediafm_assets.definitions import defs
 from mediafm_assets.graph.shown import as_metadata, rounded
 from resources.lake import TABLES
+from tests.mediafm_assets.conftest import Places
 
 WITHOUT_ASSET = {"failures", "text_cache"}
 SPECS = {spec.key.to_user_string(): spec for spec in defs().resolve_all_asset_specs()}
@@ -81,3 +83,39 @@ def test_dg_lists_the_checkouts_definitions(tmp_path: Path) -> None:
         program, cwd=Path(__file__).parents[3], env=environment, capture_output=True, text=True, check=True
     )
     assert {asset["asset_key"] for asset in json.loads(listed.stdout)["assets"]} == SPECS.keys()
+
+
+PICTURES = {
+    "shots": "contact_sheet",
+    "video_embeddings": "self_similarity",
+    "audio_embeddings": "sound",
+    "contextual_embeddings": "neighbours_and_map",
+    "scenes": "neighbours_and_map",
+    "encoder": "learning_curve",
+    "probe_metrics": "chart",
+}
+
+
+@pytest.mark.parametrize(("asset", "name"), PICTURES.items())
+def test_an_assets_page_has_a_small_picture_with_words_for_those_who_do_not_see_it(
+    places: Places, asset: str, name: str
+) -> None:
+    with dg.DagsterInstance.get() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+    assert event is not None
+    assert event.asset_materialization is not None
+    text = str(event.asset_materialization.metadata[name].value)
+    alternative, data = text.removeprefix("![").removesuffix(")").split("](data:image/webp;base64,")
+    assert len(alternative) > 10
+    assert len(text) <= 48_000
+    assert base64.b64decode(data, validate=True)[8:12] == b"WEBP"
+
+
+def test_every_materialisation_has_a_number_to_plot(places: Places) -> None:
+    with dg.DagsterInstance.get() as instance:
+        for asset in SPECS.keys() - {"drops", "label_files", "maintenance", "seqclip"}:
+            event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+            assert event is not None, asset
+            assert event.asset_materialization is not None
+            values = event.asset_materialization.metadata.values()
+            assert [v for v in values if isinstance(v, dg.IntMetadataValue | dg.FloatMetadataValue)], asset
