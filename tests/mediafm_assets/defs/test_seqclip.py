@@ -18,6 +18,7 @@ import pytest
 from mediafm_assets.commands.cli import main
 from mediafm_assets.definitions import defs
 from mediafm_assets.graph.sensors import automation_sensor
+from mediafm_assets.graph.shown import rounded
 from mediafm_assets.settings import resources
 from mediafm_assets.stages import all_stages
 from resources.encoders import VideoEncoder
@@ -92,7 +93,7 @@ def test_the_catalogues_own_shots_and_cues_make_a_checkpoint_that_the_video_enco
     assert 0 < said["held_out_titles"] < said["titles"]
     for name in ("recall@1", "recall@5", "recall@10"):
         for when in ("before", "after", "chance"):
-            assert said[f"{name}_{when}"] == report[when][name]
+            assert said[f"{name}_{when}"] == rounded(report[when][name])
             assert f"{report[when][name]:.3f}" in said["recall"]
     assert said["loss_per_epoch"].count("\n") == 1 + QUICK["epochs"]
     assert "epoch 1 of 2: loss" in log_of(result)
