@@ -33,9 +33,13 @@ def embedding_rows(modality: str, vectors: "Sequence[np.ndarray | None]", encode
     }
 
 
-def usage_notes(encoder: TextEncoder) -> dict[str, Any]:
-    """What a paid encoder's latest texts took, for the materialisation's metadata; nothing of a free one."""
-    return {} if encoder.last_usage is None else dataclasses.asdict(encoder.last_usage)
+def embedded(run: TitleRun, encoder: TextEncoder, texts: Sequence[str]) -> "np.ndarray":
+    """The texts' vectors; what a paid encoder took for them is noted, even if it failed."""
+    try:
+        return encoder.embed(texts)
+    finally:
+        if encoder.last_usage is not None:
+            run.notes.update(dataclasses.asdict(encoder.last_usage))
 
 
 def video_embeddings(run: TitleRun, title_id: str) -> "Rows":
@@ -100,9 +104,8 @@ def text_embeddings(run: TitleRun, title_id: str) -> "Rows":
     spoken = [shot for shot, text in enumerate(texts) if text.strip()]
     made: list[np.ndarray | None] = [None] * len(spans)
     if spoken:
-        for shot, vector in zip(spoken, encoder.embed([texts[shot] for shot in spoken]), strict=True):
+        for shot, vector in zip(spoken, embedded(run, encoder, [texts[shot] for shot in spoken]), strict=True):
             made[shot] = vector
-        run.notes.update(usage_notes(encoder))
     run.notes.update(track=track.name if track else "none", shots_with_text=len(spoken))
     track_name = [track.name if track else None] * len(spans)
     yield (
@@ -117,8 +120,7 @@ def global_embeddings(run: TitleRun, title_id: str) -> "Rows":
 
     encoder: TextEncoder = run.resources.title_encoder
     text = title_text(run.read("titles", title_id).row(0, named=True))
-    vector = encoder.embed([text])[0]
-    run.notes.update(usage_notes(encoder))
+    vector = embedded(run, encoder, [text])[0]
     yield "global_embeddings", pl.DataFrame({"embedding": [vector], "text": [text], "encoder": [encoder.space()]})
 
 

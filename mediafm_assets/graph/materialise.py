@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mediafm_assets.graph.costs import Books
 from mediafm_assets.graph.health import EVERY_TITLE, every_title, every_title_spec, failure_events, sentence
 from mediafm_assets.graph.shown import as_metadata, picture
 from mediafm_assets.graph.specs import CONTRACT, asset_specs, contract_spec
@@ -135,30 +136,43 @@ def make_titles(context: dg.AssetExecutionContext, catalogue: Catalogue, stages:
     if missing and stages[0].name == ROOT:
         raise dg.Failure(f"titles: {' '.join(missing)}", allow_retries=False)
     run = TitleRun(context.resources, catalogue)
-    for title_id in context.partition_keys:
-        if PLANNED in context.run.tags and catalogue.failed_before(title_id, fingerprint_of(run, title_id)):
-            continue
-        at, run.last = stages[0], title_id == context.partition_keys[-1]
-        try:
-            for stage in stages:
-                at = stage
-                make(context, run, stage, title_id)
-        except Exception as error:  # whatever it is, it is this title's
-            reason = sentence(title_id, at.name, explain(error))
-            context.log.error(reason, exc_info=None if isinstance(error, BadInput | Unavailable) else error)
-            if isinstance(error, ContractError):
-                run.broken[at.name].append(reason)
-            run.failures[title_id] = reason
-            remember_failure(context, run, at.name, title_id, explain(error))
-            for event in failure_events(catalogue.stages, at.name, title_id, explain(error)):
-                context.log_event(event)
-        else:
-            if title_id in catalogue.failures:
-                run.lake.delete("failures", {"title_id": title_id})
+    books = Books(catalogue, context.run.run_id, "title", run.notes)
+    try:
+        for title_id in context.partition_keys:
+            make_title(context, run, books, stages, title_id)
+            books.write_now_and_then()
+    finally:  # a run that is cancelled has been paid for, too
+        books.write()
     return run
 
 
-def make(context: dg.AssetExecutionContext, run: TitleRun, stage: Stage, title_id: str) -> None:
+def make_title(
+    context: dg.AssetExecutionContext, run: TitleRun, books: Books, stages: Sequence[Stage], title_id: str
+) -> None:
+    """Run the stages for one title of the run; whatever fails is this title's."""
+    catalogue = run.catalogue
+    if PLANNED in context.run.tags and catalogue.failed_before(title_id, fingerprint_of(run, title_id)):
+        return
+    at, run.last = stages[0], title_id == context.partition_keys[-1]
+    try:
+        for stage in stages:
+            at = stage
+            make(context, run, books, stage, title_id)
+    except Exception as error:
+        reason = sentence(title_id, at.name, explain(error))
+        context.log.error(reason, exc_info=None if isinstance(error, BadInput | Unavailable) else error)
+        if isinstance(error, ContractError):
+            run.broken[at.name].append(reason)
+        run.failures[title_id] = reason
+        remember_failure(context, run, at.name, title_id, explain(error))
+        for event in failure_events(catalogue.stages, at.name, title_id, explain(error)):
+            context.log_event(event)
+    else:
+        if title_id in catalogue.failures:
+            run.lake.delete("failures", {"title_id": title_id})
+
+
+def make(context: dg.AssetExecutionContext, run: TitleRun, books: Books, stage: Stage, title_id: str) -> None:
     """Write and record the stage's tables of the title, where they have not the version that they would get.
 
     Raises BadInput when an input is missing or stale: vectors of two versions never meet.
@@ -172,7 +186,8 @@ def make(context: dg.AssetExecutionContext, run: TitleRun, stage: Stage, title_i
     if set(stage.tables) & set(context.run.tags.get(FORCED, "").split(",")):
         stale = list(stage.tables)
     if stale:
-        write_title(run, stage, title_id)
+        with books.measured(stage, title_id, lambda table: run.catalogue.partition(table, title_id)):
+            write_title(run, stage, title_id)
     for table in stage.tables:
         metadata: dict[str, Any] = {"up_to_date": not stale}
         if table in TABLES:

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from mediafm_assets.graph.costs import Books
 from mediafm_assets.graph.materialise import TitleRun, catalogue_of, explain
 from mediafm_assets.graph.shown import as_metadata
 from mediafm_assets.graph.specs import asset_specs
@@ -88,9 +89,14 @@ def made(run: CatalogueRun, stage: Stage) -> Iterator[Any]:
     if fresh:
         run.context.log.info(f"{stage.name}: nothing changed since it was made, nothing to do")
     else:
-        for table, rows in stage.compute(run):
-            run.lake.write(table, run.partition, rows, run.version)
-            metadata[table] = {**run.partition, "up_to_date": False, **run.notes}
+        books = Books(catalogue, run.context.run.run_id, stage.name, run.notes)
+        try:
+            with books.measured(stage, None, lambda _: run.partition):
+                for table, rows in stage.compute(run):
+                    run.lake.write(table, run.partition, rows, run.version)
+                    metadata[table] = {**run.partition, "up_to_date": False, **run.notes}
+        finally:
+            books.write()
         for other in set(stage.tables) - TABLES.keys():
             metadata[other] = {"up_to_date": False, **run.notes}
     described = stage.describe(run) if stage.describe else {}

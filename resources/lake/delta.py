@@ -287,6 +287,11 @@ class DeltaLake(dg.ConfigurableResource):
         found = self._files_of(table, log, partition)
         return [uri_of(log, file) for files in found.values() for file in files]
 
+    def partition_bytes(self, table: str, partition: Partition) -> int:
+        """The size of those files together."""
+        found = self._files_of(table, self._log(table), partition)
+        return sum(file.size for files in found.values() for file in files)
+
     def _files_of(self, table: str, log: DeltaLog, partition: Partition) -> dict[Key, tuple[File, ...]]:
         declared = TABLES[table].partition_by
         if set(partition) - set(declared) or (declared and not partition):

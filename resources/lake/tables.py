@@ -55,6 +55,8 @@ class Table:
 TITLE = Column("title_id", "string", "The title: the name of its folder in the landing zone.")
 ENCODER_VERSION = Column("encoder_version", "string", "The encoder's version; newer ones sort after older ones.")
 TASK = Column("task", "string", f"{', '.join([*TASKS][:-1])} or {[*TASKS][-1]}.")
+RUN_ID = Column("run_id", "string", "The Dagster run.")
+STEP = Column("step", "string", "The step of the run: `title`, or what is made once for all titles.")
 DATA_VERSION = Column(
     "data_version",
     "string",
@@ -243,6 +245,29 @@ TABLES: Mapping[str, Table] = {
             Column("attempt", "string", "Hash of what was read; while it is the same, nothing tries again by itself."),
             Column("run_id", "string", "The Dagster run."),
             Column("failed_at", "timestamp", "When."),
+        ),
+        _table(
+            "costs",
+            "What each stage took for each title, as the run measured it, and what it was planned to take. Each step "
+            "of a run writes its own rows; what failed is among them, since it was paid for.",
+            (RUN_ID, STEP),
+            ("stage", "title_id"),
+            Column("title_id", "string", "The title; null of what is made once for all titles.", nullable=True),
+            Column("stage", "string", "The first of the tables that are made in one go."),
+            Column("made", "bool", "Whether it was made; false: it failed."),
+            Column("seconds", "float64", "How long it took."),
+            Column("gpu_seconds", "float64", "The same where it was computed on a GPU, else 0."),
+            Column("film_s", "float64", "Length of the film, or of all films; null while unknown.", nullable=True),
+            Column("bytes", "int64", "Size of the data files that were written."),
+            Column("tokens", "int64", "Tokens that a service counted."),
+            Column("dollars", "float64", "Their list price; null where it is not known.", nullable=True),
+            Column("cached_share", "float64", "Share of the texts that had been paid for before.", nullable=True),
+            Column("planned_seconds", "float64", "As planned when the run began; null: no history.", nullable=True),
+            Column("planned_tokens", "int64", "As planned when the run began; null: nobody could.", nullable=True),
+            Column("planned_dollars", "float64", "As planned when the run began; null: nobody could.", nullable=True),
+            Column("machine", "string", "Processor, cores and GPUs: seconds of other machines are no guide."),
+            Column("code", "string", "The stage's code version, with the configuration that shapes its values."),
+            Column("materialised_at", "timestamp", "When it was done."),
         ),
         _table(
             "clip_labels",

@@ -49,9 +49,10 @@ class Places:
             monkeypatch.setenv(name, value)
 
     def files(self) -> dict[str, float]:
-        """Every data file of the lake with its modification time."""
+        """Every data file of the lake with its modification time; but `costs`, to which every run that works adds."""
         lake = self.root / "lake"
-        return {str(path.relative_to(lake)): path.stat().st_mtime_ns for path in lake.rglob("*.parquet")}
+        found = {str(path.relative_to(lake)): path.stat().st_mtime_ns for path in lake.rglob("*.parquet")}
+        return {name: mtime for name, mtime in found.items() if not name.startswith("costs/")}
 
     def versions(self, title_id: str) -> dict[str, str]:
         """The stored version of each per-title table; of contextual embeddings, the newest encoder's."""

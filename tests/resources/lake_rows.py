@@ -129,6 +129,20 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
         "gap_s": [30.0] * n,
         "before": [["travel"]] * n,
         "after": [[]] * n,
+        "made": [True] * n,
+        "seconds": [1.5] * n,
+        "gpu_seconds": [0.0] * n,
+        "film_s": [60.0] * n,
+        "bytes": [1000] * n,
+        "tokens": [20] * n,
+        "dollars": [0.25] * n,
+        "cached_share": [0.5] * n,
+        "planned_seconds": [2.0] * n,
+        "planned_tokens": [20] * n,
+        "planned_dollars": [0.25] * n,
+        "machine": ["a processor, 2 cores"] * n,
+        "code": ["1"] * n,
+        "materialised_at": [datetime(2026, 2, 1, 12, tzinfo=UTC)] * n,
         "failed_at": [datetime(2026, 2, 1, 12, tzinfo=UTC)] * n,
     }
     if table == "fused_embeddings":
@@ -141,6 +155,8 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
         values |= {"text": list(vectors(n, 768, seed)), "shots": [n] * n}
     if table == "title_neighbours":
         values |= {part: [0.1] * n for part in ("contextual", "video", "audio", "text", "metadata")}
+    if table == "costs":
+        values["stage"] = [f"stage{i}" for i in index]
     if table in ("probes", "tags"):
         values["label"] = [f"label{i}" for i in index]
     if table == "tags":
@@ -154,6 +170,7 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
 
 def partition(table: str, title_id: str = "t") -> dict[str, str]:
     names = {"title_id": title_id, "encoder_version": "20260201T120000-abc", "task": "clip_tone"}
+    names |= {"run_id": "a-run", "step": "title"}
     return {name: names[name] for name in TABLES[table].partition_by}
 
 

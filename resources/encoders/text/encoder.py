@@ -23,11 +23,16 @@ TEXT_ENCODERS: Registry = {
 
 
 class TextModel(Protocol):
-    """One kind of text encoder, made with the settings. See `TextEncoder`; `embed` says what it took, too."""
+    """One kind of text encoder, made with the settings. See `TextEncoder`.
+
+    usage: what the texts took, even if some were refused; None of a free one.
+    """
+
+    usage: "Usage | None"
 
     def config_key(self) -> str: ...
     def preflight(self) -> list[str]: ...
-    def embed(self, texts: Sequence[str]) -> "tuple[np.ndarray, Usage | None]": ...
+    def embed(self, texts: Sequence[str]) -> "np.ndarray": ...
 
 
 class TextEncoder(ConfigurableResource[Any]):
@@ -73,7 +78,8 @@ class TextEncoder(ConfigurableResource[Any]):
 
     @property
     def last_usage(self) -> "Usage | None":
-        """What the latest `embed` took (texts, cached, sent, requests, tokens, cost_usd); None for a free one."""
+        """What the latest `embed` took (texts, cached, sent, requests, tokens, cost_usd), though it failed; None for a
+        free one."""
         return self._last_usage
 
     def embed(self, texts: Sequence[str]) -> "np.ndarray":
@@ -81,8 +87,11 @@ class TextEncoder(ConfigurableResource[Any]):
 
         Raises Unavailable when the service cannot be used; what it answered by then is in the cache.
         """
-        vectors, self._last_usage = self._model().embed(texts)
-        return vectors
+        model = self._model()
+        try:
+            return model.embed(texts)
+        finally:
+            self._last_usage = model.usage
 
     def _model(self) -> TextModel:
         model: TextModel = implementation(TEXT_ENCODERS, self.kind)(self)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 
 class Hashed:
+    usage = None
+
     def __init__(self, settings: "TextEncoder") -> None:
         self._dimensions = settings.dimensions
 
@@ -19,7 +21,7 @@ class Hashed:
     def preflight(self) -> list[str]:
         return []
 
-    def embed(self, texts: Sequence[str]) -> "tuple[np.ndarray, None]":
+    def embed(self, texts: Sequence[str]) -> "np.ndarray":
         from resources.encoders.text.hashed_ngrams import hash_texts
 
-        return hash_texts(texts, self._dimensions), None
+        return hash_texts(texts, self._dimensions)

@@ -17,6 +17,8 @@ RECIPE = "minilm-384-with-ngrams-v1"
 
 
 class MiniLMWithNgrams:
+    usage = None
+
     def __init__(self, settings: "TextEncoder") -> None:
         self._dimensions = settings.dimensions
 
@@ -32,8 +34,8 @@ class MiniLMWithNgrams:
             return [str(problem)]
         return []
 
-    def embed(self, texts: Sequence[str]) -> "tuple[np.ndarray, None]":
-        return self._model().embed(texts, self._dimensions), None
+    def embed(self, texts: Sequence[str]) -> "np.ndarray":
+        return self._model().embed(texts, self._dimensions)
 
     def _model(self) -> "MiniLM":
         from resources.encoders.text import minilm_model

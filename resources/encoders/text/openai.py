@@ -17,6 +17,7 @@ JOINING = "mean-of-parts-v1"
 class OpenAI:
     def __init__(self, settings: "TextEncoder") -> None:
         self._settings = settings
+        self.usage: Usage | None = None
 
     def config_key(self) -> str:
         return f"openai:{self._settings.model}:{self._settings.dimensions}:{JOINING}"
@@ -29,7 +30,7 @@ class OpenAI:
             problems.append("The text encoder needs a key for the embedding service: set OPENAI_API_KEY.")
         return problems
 
-    def embed(self, texts: Sequence[str]) -> "tuple[np.ndarray, Usage]":
+    def embed(self, texts: Sequence[str]) -> "np.ndarray":
         from resources.encoders.text import openai_service as openai_embeddings
 
         asked = self._settings
@@ -43,4 +44,5 @@ class OpenAI:
             requests_per_minute=asked.requests_per_minute,
             tokens_per_minute=asked.tokens_per_minute,
         )
-        return openai_embeddings.embed(texts, service)
+        self.usage = openai_embeddings.Usage()
+        return openai_embeddings.embed(texts, service, self.usage)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,13 +43,13 @@ class Service:
     tokens_per_minute: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Usage:
-    """What an embedding of texts took. `cost_usd` is None for a model without a known price."""
+    """What an embedding of texts took so far. `cost_usd` is None for a model without a known price."""
 
     texts: int = 0
     from_cache: int = 0  # inputs that had been paid for before
-    sent: int = 0  # inputs that were sent now
+    sent: int = 0  # inputs that were answered now
     requests: int = 0
     tokens: int = 0  # as the service counted them
     cost_usd: float | None = 0.0
@@ -59,8 +59,8 @@ class _Unreadable(Exception):
     """An answer that is no embedding of what was asked; worth asking again."""
 
 
-def embed(texts: Sequence[str], service: Service) -> tuple[np.ndarray, Usage]:
-    """Unit-norm (len(texts), dimensions) float32, and what it took.
+def embed(texts: Sequence[str], service: Service, usage: Usage) -> np.ndarray:
+    """Unit-norm (len(texts), dimensions) float32; `usage`, a new one, is told what it takes while it is taken.
 
     Equal texts are sent once, texts in the cache never; each answer is in the cache before the next is waited for. A
     text over the input limit is cut at spaces, its parts' vectors averaged by their tokens. Raises ValueError for a
@@ -71,18 +71,19 @@ def embed(texts: Sequence[str], service: Service) -> tuple[np.ndarray, Usage]:
     inputs = list(dict.fromkeys(part for pieces in parts.values() for part in pieces))
     vectors = _cached(inputs, service)
     missing = [part for part in inputs if part not in vectors]
-    usage = Usage(texts=len(texts), from_cache=len(vectors), sent=len(missing))
+    usage.texts, usage.from_cache = len(texts), len(vectors)
     if missing:
         requests = list(pack(missing, [count(part) for part in missing]))
         budget = _budget(service.base_url, service.requests_per_minute, service.tokens_per_minute)
-        tokens = 0
         for request, answer, used in _ask_all(requests, count, service, budget):
+            usage.sent += len(request)
+            usage.requests += 1
+            usage.tokens += used
+            usage.cost_usd = cost(service.model, usage.tokens)
             _remember(request, answer, service)
             vectors |= zip(request, answer, strict=True)
-            tokens += used
-        usage = replace(usage, requests=len(requests), tokens=tokens, cost_usd=cost(service.model, tokens))
     whole = {text: _joined([vectors[part] for part in pieces], pieces, count) for text, pieces in parts.items()}
-    return np.stack([whole[text] for text in texts]) if texts else np.zeros((0, service.dimensions), np.float32), usage
+    return np.stack([whole[text] for text in texts]) if texts else np.zeros((0, service.dimensions), np.float32)
 
 
 def cost(model: str, tokens: int) -> float | None:

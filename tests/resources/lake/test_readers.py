@@ -59,7 +59,7 @@ PRINT = """
 import json, os, sys
 seen = {table: look(sys.argv[1] + "/" + table) for table in sys.argv[2:]}
 assert not {"resources", "model", "mediafm_assets", "dagster"} & {*sys.modules}
-keys = ("title_id", "encoder_version", "task", "data_version")
+keys = ("title_id", "encoder_version", "task", "run_id", "step", "data_version")
 print(json.dumps({table: (n, types, lengths, {key: first[key] for key in keys if key in first})
                   for table, (n, types, lengths, first) in seen.items()}), flush=True)
 os._exit(0)  # pyarrow's threads abort one interpreter in 200 that ends in the ordinary way
