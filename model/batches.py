@@ -8,7 +8,7 @@ cost, and each rank's share is cut into microbatches of bounded size; neither ch
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -84,11 +84,21 @@ def left_out(store: Store, window: Window, config: Config) -> NDArray[np.bool_]:
     return ~np.any([shots[:, store.blocks[name]].any(axis=1) for name in config.predicted_with], axis=0)
 
 
-def split(titles: Iterable[Entry], config: Config) -> tuple[list[Entry], list[Entry]]:
+class InSeries(Protocol):
+    @property
+    def title_id(self) -> str: ...
+    @property
+    def series_id(self) -> str | None: ...
+
+
+Titled = TypeVar("Titled", bound=InSeries)
+
+
+def split(titles: Iterable[Titled], config: Config) -> tuple[list[Titled], list[Titled]]:
     """Titles to train on and to validate on, never a series in both (`model.splits`); none to validate on when there
     are too few groups.
     """
-    groups: dict[Group, list[Entry]] = {}
+    groups: dict[Group, list[Titled]] = {}
     for title in titles:
         groups.setdefault(group_of(title.title_id, title.series_id), []).append(title)
     held = held_out(groups, config.validation_share, config.seed) if len(groups) >= config.minimum_groups else set()

@@ -13,7 +13,7 @@ of 200 bootstrap samples of titles, since clips of one title are not independent
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 # Imported here, and not where they are used: `probe` limits the threads of the libraries that are loaded by then.
@@ -50,6 +50,10 @@ class ProbeResult(NamedTuple):
     n_clips: int
     n_titles: int
     note: str | None
+
+
+class TooFewLabels(ValueError):
+    """There is nothing to score. The message says, in a sentence, what is missing."""
 
 
 def shots_of(
@@ -97,16 +101,37 @@ def probe(
 def _probe(
     task: str, features: Sequence[NDArray[np.floating]], targets: Sequence[Any], titles: Sequence[str], seed: int
 ) -> ProbeResult:
-    metric = TASKS[task].metric
     groups = np.asarray(titles)
-    n_titles = len(set(titles))
+    about = (len(titles), len(set(titles)))
+    try:
+        score = _held_out_score(task, features, targets, groups)
+    except TooFewLabels as error:
+        return ProbeResult(TASKS[task].metric, None, None, None, *about, str(error))
+    scores = [score(clips) for clips in resampled(groups, seed, BOOTSTRAP)]
+    low, high = np.nanpercentile(scores, [2.5, 97.5])
+    return ProbeResult(TASKS[task].metric, score(np.arange(len(groups))), float(low), float(high), *about, None)
 
-    def without_number(note: str) -> ProbeResult:
-        return ProbeResult(metric, None, None, None, len(titles), n_titles, note)
 
-    if len(titles) < MINIMUM_CLIPS or n_titles < MINIMUM_TITLES:
-        return without_number(
-            f"too few labels: {len(titles)} clips of {n_titles} titles; "
+Score = Callable[[NDArray[np.int64]], float]
+"""What a choice of the clips scores, given by their numbers."""
+
+
+def held_out_score(
+    task: str, features: Sequence[NDArray[np.floating]], targets: Sequence[Any], titles: Sequence[str]
+) -> Score:
+    """What any choice of the clips scores, predicted by models that have not seen their titles; of two representations
+    the same choices can be compared. Arguments and errors as of `probe`; raises TooFewLabels too."""
+    with threadpool_limits(limits=1):
+        return _held_out_score(task, features, targets, np.asarray(titles))
+
+
+def _held_out_score(
+    task: str, features: Sequence[NDArray[np.floating]], targets: Sequence[Any], groups: NDArray[np.str_]
+) -> Score:
+    n_titles = len(set(groups))
+    if len(groups) < MINIMUM_CLIPS or n_titles < MINIMUM_TITLES:
+        raise TooFewLabels(
+            f"too few labels: {len(groups)} clips of {n_titles} titles; "
             f"{MINIMUM_CLIPS} clips of {MINIMUM_TITLES} titles are needed"
         )
     matrix = np.vstack(features).astype(np.float64)
@@ -116,19 +141,17 @@ def _probe(
     if TASKS[task].label == "score":
         rates = np.asarray(targets, dtype=np.float64)
         predicted = _out_of_fold(matrix, rates[:, None], groups, folds, _fit_ridge)[:, 0]
-        score: Callable[[NDArray[np.int64]], float] = _tau_within_titles(rates, predicted, groups)
+        score: Score = _tau_within_titles(rates, predicted, groups)
     else:
         truth = label_columns(TASKS[task], targets, groups)[1]
         if not truth.shape[1]:
-            return without_number(
+            raise TooFewLabels(
                 f"too few labels: no label has {MINIMUM_POSITIVES} clips in two titles, and as many without"
             )
         score = _average_precision(task, truth, _out_of_fold(matrix, truth, groups, folds, fit_logistic))
-    value = score(np.arange(len(groups)))
-    if not np.isfinite(value):
-        return without_number("too few labels: no title has two clips of different score")
-    low, high = _interval(score, groups, seed)
-    return ProbeResult(metric, value, low, high, len(titles), n_titles, None)
+    if not np.isfinite(score(np.arange(len(groups)))):
+        raise TooFewLabels("too few labels: no title has two clips of different score")
+    return score
 
 
 def label_columns(task: Task, targets: Sequence[Any], groups: NDArray[np.str_]) -> tuple[list[str], NDArray[np.bool_]]:
@@ -201,7 +224,7 @@ def _fit_ridge(
 
 def _average_precision(
     task: str, truth: NDArray[np.bool_], predicted: NDArray[np.float64]
-) -> Callable[[NDArray[np.int64]], float]:
+) -> Score:
     """The task's average precision over a choice of clips; labels that the choice lacks are left out."""
     average = "macro" if TASKS[task].metric == "macro AP" else "micro"
 
@@ -216,7 +239,7 @@ def _average_precision(
 
 def _tau_within_titles(
     truth: NDArray[np.float64], predicted: NDArray[np.float64], groups: NDArray[np.str_]
-) -> Callable[[NDArray[np.int64]], float]:
+) -> Score:
     """Kendall's tau (b) of each title's clips, averaged over a choice of clips' titles.
 
     A title whose clips all have one score is left out: there is no order to find. One whose clips are all predicted the
@@ -240,13 +263,11 @@ def _tau_within_titles(
     return score
 
 
-def _interval(score: Callable[[NDArray[np.int64]], float], groups: NDArray[np.str_], seed: int) -> tuple[float, float]:
-    """95 % percentile interval over bootstrap samples of titles (a cluster bootstrap)."""
+def resampled(groups: NDArray[np.str_], seed: int, samples: int) -> Iterator[NDArray[np.int64]]:
+    """The clips of bootstrap samples of titles (a cluster bootstrap), a title's all together. groups: (n,) each clip's
+    title."""
     rng = np.random.default_rng(seed)
     clips_of = [np.flatnonzero(groups == title) for title in sorted(set(groups))]
-    scores = []
-    for _ in range(BOOTSTRAP):
+    for _ in range(samples):
         chosen = rng.integers(len(clips_of), size=len(clips_of))
-        scores.append(score(np.concatenate([clips_of[title] for title in chosen])))
-    low, high = np.nanpercentile(scores, [2.5, 97.5])
-    return float(low), float(high)
+        yield np.concatenate([clips_of[title] for title in chosen])
