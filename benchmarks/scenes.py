@@ -45,7 +45,8 @@ def blocks(fused: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
 def demo(landing: Path, lake: str) -> list[Title]:
     fused = pl.read_delta(f"{lake}/fused_embeddings")
     contextual = pl.read_delta(f"{lake}/contextual_embeddings")
-    contextual = contextual.filter(pl.col("encoder_version") == contextual["encoder_version"].max())
+    promotions = pl.read_delta(f"{lake}/encoder_promotions").filter("promoted").sort("decided_at")
+    contextual = contextual.filter(pl.col("encoder_version") == promotions["encoder_version"][-1])
     titles = []
     for file in sorted((landing / "truth").glob("*.json")):
         truth = json.loads(file.read_text())

@@ -85,6 +85,19 @@ class EncoderConfig(dg.ConfigurableResource[Any]):
         return Config.from_json(json.dumps(base | json.loads(self.overrides)))
 
 
+class Gate(dg.ConfigurableResource[Any]):
+    """What a newly trained encoder has to keep to come into use, and how long old ones are kept.
+
+    level:     of the bounds of its losses, of all tasks together.
+    tolerance: a loss that does not count, in each task's metric.
+    keep:      encoders whose embeddings stay in the lake, beside the one in use.
+    """
+
+    level: float = Field(default=0.975, gt=0.5, lt=1)
+    tolerance: float = Field(default=0.01, ge=0, lt=1)
+    keep: int = Field(default=3, ge=1)
+
+
 class HighlightLength(dg.ConfigurableResource[Any]):
     """How long highlights are.
 
@@ -211,6 +224,23 @@ class Environment(BaseModel):
         alias="MEDIAFM_ENCODER_OVERRIDES",
         description="fields of model.config.Config that differ, as a JSON object",
     )
+    gate_level: float = Field(
+        0.975,
+        alias="MEDIAFM_GATE_LEVEL",
+        gt=0.5,
+        lt=1,
+        description="how sure it must be that a new encoder is worse for it to be held back",
+    )
+    gate_tolerance: float = Field(
+        0.01,
+        alias="MEDIAFM_GATE_TOLERANCE",
+        ge=0,
+        lt=1,
+        description="a loss at a task that does not count, in the task's metric",
+    )
+    keep_encoders: int = Field(
+        3, alias="MEDIAFM_KEEP_ENCODERS", ge=1, description="encoders whose embeddings stay, beside the one in use"
+    )
     highlight_s: float | None = Field(
         None,
         alias="MEDIAFM_HIGHLIGHT_S",
@@ -311,6 +341,7 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         ),
         "fusion": Fusion(kind=asked.fusion),
         "encoder_config": EncoderConfig(preset=asked.encoder or profile.encoder, overrides=asked.encoder_overrides),
+        "gate": Gate(level=asked.gate_level, tolerance=asked.gate_tolerance, keep=asked.keep_encoders),
         "highlight_length": HighlightLength(length_s=asked.highlight_s),
         "training": TrainingJob(folder=str(dagster_home() / "training"), processes=asked.training_processes),
         "seqclip_config": SeqClipConfig(

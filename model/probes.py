@@ -222,9 +222,7 @@ def _fit_ridge(
     return lambda held_out: model.predict(held_out)
 
 
-def _average_precision(
-    task: str, truth: NDArray[np.bool_], predicted: NDArray[np.float64]
-) -> Score:
+def _average_precision(task: str, truth: NDArray[np.bool_], predicted: NDArray[np.float64]) -> Score:
     """The task's average precision over a choice of clips; labels that the choice lacks are left out."""
     average = "macro" if TASKS[task].metric == "macro AP" else "micro"
 
@@ -237,9 +235,7 @@ def _average_precision(
     return score
 
 
-def _tau_within_titles(
-    truth: NDArray[np.float64], predicted: NDArray[np.float64], groups: NDArray[np.str_]
-) -> Score:
+def _tau_within_titles(truth: NDArray[np.float64], predicted: NDArray[np.float64], groups: NDArray[np.str_]) -> Score:
     """Kendall's tau (b) of each title's clips, averaged over a choice of clips' titles.
 
     A title whose clips all have one score is left out: there is no order to find. One whose clips are all predicted the

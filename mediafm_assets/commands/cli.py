@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import dagster as dg
 
+from mediafm_assets.commands import encoders
 from mediafm_assets.graph.stage import ROOT
 from mediafm_assets.pages import commands as pages
 from mediafm_assets.settings import PROJECT, ConfigurationError, dagster_home, environment
@@ -68,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     land.add_argument("--id", metavar="ID", help="the title id (default: the folder's name)")
     land.add_argument("--title", metavar="TEXT", help="for a folder without title.json: what it would say")
     commands.add_parser("demo", help="render a small catalogue, land it and materialise everything")
+    encoders.declare(commands)
     pages.declare(commands)
     ui = commands.add_parser("ui", help="open the Dagster UI, with sensors and automation, on the same instance")
     ui.add_argument("--port", type=int, default=3000)
@@ -89,6 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
             return pages.run(options)
         from mediafm_assets.commands import headless
 
+        if options.command == "encoders":
+            return encoders.run(options)
         if options.command == "verify":
             return headless.verify(options.title, options.deep)
         return headless.materialize(options.title, options.train, options.force)

@@ -31,17 +31,18 @@ def demo() -> int:
 
 
 def summary(lake: DeltaLake) -> str:
-    """Partitions and rows per table, the newest probe results, where the lake is, and what to try next."""
+    """Partitions and rows per table, the probes' results, where the lake is, and what to try next."""
     import polars as pl
 
     lines = ["", f"{'table':<24}{'partitions':>11}{'rows':>9}"]
     for table in TABLES:
         rows = lake.scan(table).select(pl.len()).collect().item()
         lines.append(f"{table:<24}{len(lake.data_versions(table)):>11}{rows:>9}")
-    newest = max((version for (version,) in lake.data_versions("probe_metrics")), default=None)
-    if newest:
-        metrics = lake.read("probe_metrics", encoder_version=newest)
-        lines += ["", f"Linear probes on the encoder {newest}:", as_markdown(metrics)]
+    probed = lake.data_versions("probe_metrics")
+    promoted = lake.read_whole("encoder_promotions").filter("promoted").sort("decided_at")["encoder_version"]
+    if len(promoted) and (promoted[-1],) in probed:
+        metrics = lake.read("probe_metrics", encoder_version=promoted[-1])
+        lines += ["", f"Linear probes on the encoder {promoted[-1]}:", as_markdown(metrics)]
         lines.append("These films are drawings: the scores show that the machinery works, nothing more.")
     lines += [
         "",

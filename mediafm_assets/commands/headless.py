@@ -18,7 +18,7 @@ from mediafm_assets.graph.health import health_events
 from mediafm_assets.graph.materialise import FORCED, preflight
 from mediafm_assets.graph.plan import GAP, Batch, batches, discard_damaged, due, lacking, tasks_to_make
 from mediafm_assets.graph.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
-from mediafm_assets.graph.versions import Catalogue
+from mediafm_assets.graph.versions import PROMOTIONS, Catalogue
 from mediafm_assets.settings import ConfigurationError, resources
 from mediafm_assets.stages import all_stages
 from resources.errors import BadInput, one_line
@@ -249,7 +249,7 @@ def make_whole(work: Driver, drops: Sequence[Drop], name: str) -> None:
 
 def say_what_waits(catalogue: Catalogue) -> None:
     """Name the tables of titles that cannot be made before there is an encoder."""
-    waiting = [table for table in catalogue.stages.title_tables if catalogue.waits_for(table) == ENCODER]
+    waiting = [table for table in catalogue.stages.title_tables if catalogue.waits_for(table) == PROMOTIONS]
     if waiting:
         tables = ", ".join(table.replace("_", " ") for table in waiting)
         print(f"no encoder for this embedding space yet: {tables} wait for a training", flush=True)

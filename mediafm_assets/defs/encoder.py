@@ -35,9 +35,9 @@ GROWTH_BEFORE_TRAINING = 0.1
 def training_due(catalogue: Catalogue) -> bool:
     """Whether to train now: without an encoder for the configured space, or when a tenth is new."""
     titles = len(catalogue.stored_in("fused_embeddings"))
-    if catalogue.encoder_version is None:
+    if catalogue.newest_encoder is None:
         return titles > 0
-    return titles >= trained_on(catalogue.lake, catalogue.encoder_version)["titles"] * (1 + GROWTH_BEFORE_TRAINING)
+    return titles >= trained_on(catalogue.lake, catalogue.newest_encoder)["titles"] * (1 + GROWTH_BEFORE_TRAINING)
 
 
 def lake_at_present(catalogue: Catalogue) -> DeltaLake:
@@ -62,26 +62,31 @@ def training_titles(catalogue: Catalogue) -> dict[str, str]:
 
     Raises BadInput when some titles' vectors lie in another embedding space than the one now configured.
     """
-    import polars as pl
-
     lake = catalogue.once(lake_at_present)
     fused, of_titles = (lake.data_versions(table) for table in ("fused_embeddings", "global_embeddings"))
     both = sorted(title for (title,) in fused.keys() & of_titles.keys())
     if not both:
         raise BadInput("no title has fused and global embeddings yet; materialise fused_embeddings first")
-    spaces = lake.scan("fused_embeddings").select("title_id", "space").unique().collect()
-    encoders = lake.scan("global_embeddings").select("title_id", "encoder").collect()
-    elsewhere = set(spaces.filter(pl.col("space") != catalogue.fused_space())["title_id"]) | set(
-        encoders.filter(pl.col("encoder") != catalogue.space("title_encoder"))["title_id"]
-    )
-    if elsewhere & set(both):
+    elsewhere = set(both) & in_another_space(catalogue, lake)
+    if elsewhere:
         raise BadInput(
             "these titles' embeddings lie in another space than the one now configured; rematerialise them before "
-            f"training: {', '.join(sorted(elsewhere & set(both)))}"
+            f"training: {', '.join(sorted(elsewhere))}"
         )
     # The series decides with whom a title is held out.
     series = dict(lake.scan("titles").select("title_id", "series_id").collect().rows())
     return {title: digest(fused[(title,)], of_titles[(title,)], series[title]) for title in both}
+
+
+def in_another_space(catalogue: Catalogue, lake: DeltaLake) -> set[str]:
+    """The titles whose fused vectors or title embeddings no encoder of the configured spaces can read."""
+    import polars as pl
+
+    spaces = lake.scan("fused_embeddings").select("title_id", "space").unique().collect()
+    encoders = lake.scan("global_embeddings").select("title_id", "encoder").collect()
+    return set(spaces.filter(pl.col("space") != catalogue.fused_space())["title_id"]) | set(
+        encoders.filter(pl.col("encoder") != catalogue.space("title_encoder"))["title_id"]
+    )
 
 
 def stored_titles(
@@ -183,7 +188,7 @@ def _read_encoder(lake_uri: str, storage_options: tuple[tuple[str, str], ...], e
 
 
 def contextual_embeddings(run: TitleRun, title_id: str) -> "Rows":
-    """Read every shot in the context of its title with the newest encoder for the configured embedding spaces."""
+    """Read every shot in the context of its title with the encoder in use."""
     import numpy as np
     import polars as pl
 
@@ -211,8 +216,8 @@ def encoder(run: CatalogueRun) -> "Rows":
     titles, present = catalogue.once(training_titles), catalogue.once(lake_at_present)
     config, space = training_config(catalogue), catalogue.encoder_space()
     update_store(job.store, present, titles, space)
-    folder, newest = job.run_folder(run.version), catalogue.encoder_version
-    earlier = job.run_folder(catalogue.stored_in("encoder")[(newest,)]) if newest else None
+    folder, trained, in_use = job.run_folder(run.version), catalogue.stored_in("encoder"), catalogue.encoder_version
+    earlier = job.run_folder(trained[(in_use,)]) if in_use else None
     RunFolder(folder).begin(config, titles, RunFolder(earlier) if earlier else None)
     job.train(run.context, folder)
 
@@ -227,13 +232,15 @@ def encoder(run: CatalogueRun) -> "Rows":
     yield "encoder_training", pl.read_ndjson(folder / "training.jsonl")
     run.notes |= figures(folder)
     yield "encoder", encoder_rows(folder, space, about)
-    for needless in (folder / "checkpoints", *([earlier] if earlier else [])):
+    # What this one began with, the next one begins with too, if this one is held back.
+    others = (job.run_folder(version) for version in trained.values() if version != run.version)
+    for needless in (folder / "checkpoints", *(other for other in others if other != earlier)):
         shutil.rmtree(needless, ignore_errors=True)
 
 
 def has_learnt_context(catalogue: Catalogue) -> dg.AssetCheckResult:
     """On titles that were held out, the encoder predicts masked shots better than any predictor without a model."""
-    rows = catalogue.lake.read("encoder", encoder_version=catalogue.encoder_version or "")
+    rows = catalogue.lake.read("encoder", encoder_version=catalogue.newest_encoder or "")
     metrics = json.loads(rows["metrics"][0])
     warning: str | None = metrics["warning"]
     skill = (metrics.get("validation") or {}).get("skill")
@@ -261,7 +268,7 @@ STAGES = (
         checks=(has_learnt_context,),
     ),
     Stage(
-        (Recipe("contextual_embeddings", ("fused_embeddings", "global_embeddings", "encoder"), code="2"),),
+        (Recipe("contextual_embeddings", ("fused_embeddings", "global_embeddings", "encoder_promotions"), code="2"),),
         "model",
         contextual_embeddings,
         kinds=frozenset({"pytorch"}),

@@ -146,7 +146,7 @@ def scores(run: CatalogueRun) -> dict[str, Any]:
 
 
 def metrics_version(catalogue: Catalogue) -> str | None:
-    """The version that the newest encoder's probe metrics would have now; None without an encoder.
+    """The version that the probe metrics of the encoder in use would have now; None without one.
 
     Only titles with labelled clips count: another one that lands changes no probe.
     """
@@ -311,7 +311,7 @@ STAGES = (
                 (
                     "contextual_embeddings",
                     "clip_labels",
-                    "encoder",
+                    "encoder_promotions",
                     "fused_embeddings",
                     "global_embeddings",
                     "titles",

@@ -3,7 +3,10 @@
 import dagster as dg
 
 from mediafm_assets.graph.plan import discard_damaged
+from mediafm_assets.graph.promotions import retire
 from mediafm_assets.graph.specs import OWNERS
+from mediafm_assets.graph.versions import PROMOTIONS
+from mediafm_assets.settings import Gate
 from resources.lake import TABLES, DeltaLake
 
 
@@ -12,15 +15,18 @@ from resources.lake import TABLES, DeltaLake
     owners=OWNERS,
     kinds={"deltalake"},
     description="Every table's files compared with their checksums, its log shortened to a checkpoint, and files that "
-    "no version of the last week names removed; the search index put in order. Damaged partitions are discarded, and "
-    "then made again as missing ones.",
+    "no version of the last week names removed; the search index put in order; what old encoders made taken out. "
+    "Damaged partitions are discarded, and then made again as missing ones.",
 )
-def maintenance(context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaLake]) -> dg.MaterializeResult[None]:
+def maintenance(
+    context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaLake], gate: dg.ResourceParam[Gate]
+) -> dg.MaterializeResult[None]:
     damaged = discard_damaged(lake, deep=True)
     for sentence in damaged:
         context.log.warning(sentence)
     lines = ["| table | checkpoint | log files removed | data files removed | MB freed |", "|---|---|---|---|---|"]
     gone = put_in_order(lake)
+    retired = retire(lake, lake.read_whole(PROMOTIONS).sort("decided_at").to_dicts(), gate.keep)
     freed = 0
     for table in TABLES:
         done = lake.maintain(table)
@@ -32,6 +38,8 @@ def maintenance(context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaL
             "damaged": damaged[:50],
             "bytes_freed": freed,
             "titles_taken_out_of_the_index": gone,
+            "encoders_retired": sorted(retired),
+            "bytes_of_retired_encoders": sum(retired.values()),
             "tables": dg.MetadataValue.md("\n".join(lines)),
         }
     )

@@ -102,7 +102,7 @@ def span(scope: str, first: int, last: int, start_s: "np.ndarray", end_s: "np.nd
 
 
 def fitted_probes(run: TitleRun) -> "tuple[pl.DataFrame, str]":
-    """The newest encoder's probes, and their version."""
+    """The probes of the encoder in use, and their version."""
     version = run.catalogue.stored("probes")
     assert version is not None  # what reads probes waits until there are some
     return run.lake.read("probes", **run.catalogue.partition("probes")), version
@@ -142,7 +142,7 @@ def highlights(run: TitleRun, title_id: str) -> "Rows":
 
 STAGES = (
     Stage(
-        (Recipe("probes", ("contextual_embeddings", "clip_labels", "encoder", "titles")),),
+        (Recipe("probes", ("contextual_embeddings", "clip_labels", "encoder_promotions", "titles")),),
         "evaluation",
         probes,
         scope="catalogue",

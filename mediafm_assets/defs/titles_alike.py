@@ -60,7 +60,7 @@ STAGES = (
         kinds=frozenset({"numpy"}),
     ),
     Stage(
-        (Recipe("title_neighbours", ("title_embeddings", "encoder")),),
+        (Recipe("title_neighbours", ("title_embeddings", "encoder_promotions")),),
         "uses",
         title_neighbours,
         scope="catalogue",

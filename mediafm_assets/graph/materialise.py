@@ -90,7 +90,7 @@ class TitleRun:
             self.drawn_s += time.monotonic() - started
 
     def read(self, table: str, title_id: str) -> "pl.DataFrame":
-        """The title's rows of the table, in the order of the key; of a table by encoder, the newest one's."""
+        """The title's rows of the table, in the order of the key; of a table by encoder, those of the one in use."""
         return self.lake.read(table, **self.catalogue.partition(table, title_id))
 
 

@@ -53,7 +53,7 @@ class Stage:
               in which they are to be written; rows may be an iterator of frames, which is written as it is consumed, in
               one commit. What is not a table is made without being yielded.
     scope:    made for each title, for each task with labels, or once for all titles ("catalogue"). A table that is also
-              partitioned by `encoder_version` is made for the newest encoder, and waits until there is one.
+              partitioned by `encoder_version` is made for the encoder in use, and waits until there is one.
     kinds:    what the UI shows beside the names.
     version:  the version that it would get now, None where it cannot be made yet (of a task: where it is to go); takes
               the catalogue and, for a task, its name; raises BadInput where an input cannot be used. By default it

@@ -18,6 +18,9 @@ from resources.timed_text import TextTrack, choose_track
 
 Found = TypeVar("Found")
 
+PROMOTIONS = "encoder_promotions"
+"""The table that says which encoder is in use; as an input, its version is that encoder's."""
+
 
 class Shaping(Protocol):
     """A resource that decides the values in a table."""
@@ -106,11 +109,40 @@ class Catalogue:
         return self._titles[title_id]
 
     @cached_property
+    def encoders(self) -> Mapping[str, str]:
+        """The embedding spaces that each trained encoder reads, by its version, the oldest first. Versions begin with
+        their UTC time."""
+        return dict(sorted(self.lake.scan("encoder").select("encoder_version", "space").unique().collect().rows()))
+
+    @cached_property
+    def newest_encoder(self) -> str | None:
+        """The newest encoder that reads the configured embedding spaces; None when none was trained on them yet."""
+        return max((version for version, space in self.encoders.items() if space == self.encoder_space()), default=None)
+
+    @cached_property
+    def promotions(self) -> "list[dict[str, Any]]":
+        """The decisions on encoders, each its row in `encoder_promotions`, in the order in which they were made."""
+        return self.lake.read_whole(PROMOTIONS).sort("decided_at").to_dicts()
+
+    @property
+    def promoted(self) -> str | None:
+        """The encoder that readers of the lake are sent to, whatever spaces are configured now."""
+        return self._promoted(lambda row: True)
+
+    @cached_property
     def encoder_version(self) -> str | None:
-        """The version of the newest encoder that reads the configured embedding spaces; None when none was trained on
-        them yet. Versions begin with their UTC time."""
-        spaces = self.lake.scan("encoder").select("encoder_version", "space").unique().collect()
-        return max((version for version, space in spaces.rows() if space == self.encoder_space()), default=None)
+        """The encoder in use: of those for the configured embedding spaces, the last that was promoted."""
+        return self._promoted(lambda row: row["space"] == self.encoder_space())
+
+    def _promoted(self, among: "Callable[[Mapping[str, Any]], bool]") -> str | None:
+        there = (row for row in reversed(self.promotions) if row["encoder_version"] in self.encoders)
+        return next((row["encoder_version"] for row in there if row["promoted"] and among(row)), None)
+
+    def with_encoder(self, encoder_version: str) -> "Catalogue":
+        """The lake as it would be seen if that encoder were in use."""
+        other = Catalogue(self.lake, self.resources, self.stages)
+        other.encoder_version = encoder_version
+        return other
 
     @cached_property
     def failures(self) -> Mapping[str, Mapping[str, Any]]:
@@ -153,17 +185,17 @@ class Catalogue:
         return self._stored[table]
 
     def stored(self, table: str, title_id: str = "") -> str | None:
-        """The version that the title's partition has, of a table by encoder the newest one's; without a title, of a
-        table that is made once for all."""
+        """The version that the title's partition has, of a table by encoder that in use; without a title, of a table
+        that is made once for all."""
         return self.stored_in(table).get(tuple(self.partition(table, title_id).values()))
 
     def partition(self, table: str, title_id: str = "") -> dict[str, str]:
-        """The partition that holds the title's rows of the table, of those by encoder the newest one's."""
+        """The partition that holds the title's rows of the table, of those by encoder that in use."""
         known = {"encoder_version": self.encoder_version or "", "title_id": title_id}
         return {name: known[name] for name in partition_columns(table, self.stages.by_table[table].scope)}
 
     def titles_in(self, table: str) -> dict[str, str]:
-        """The version of each title's partition, of tables by encoder those of the newest."""
+        """The version of each title's partition, of tables by encoder those in use."""
         *of_encoder, _title = self.partition(table).values()
         stored = sorted(self.stored_in(table).items())
         return {title_id: version for (*before, title_id), version in stored if before == of_encoder}
@@ -175,6 +207,17 @@ class Catalogue:
         if key not in self._made:
             self._made[key] = self._version_from_inputs(table, title_id)
         return self._made[key]
+
+    def made_from_stored(self, table: str, title_id: str) -> str | None:
+        """The version that the partition gets if it is made from what is stored of its inputs, fresh or stale; None
+        where one is missing. The same as `made_now` where all of them are fresh."""
+        recipe = self.stages.recipe[table]
+        versions = [
+            self.stored(name, title_id) if self.stages.by_table[name].scope == "title" else self._of_all(name)
+            for name in recipe.inputs
+        ]
+        space = self.space(recipe.shaped_by) if recipe.shaped_by else None
+        return None if None in versions else digest(table, recipe.code, space, *versions)
 
     def is_fresh(self, table: str, title_id: str) -> bool:
         stored = self.stored(table, title_id)
@@ -251,7 +294,7 @@ class Catalogue:
 
     def _of_all(self, name: str) -> str | None:
         """The version of an input that is not one title's: None where there is nothing of it."""
-        if name == "encoder":
+        if name == PROMOTIONS:
             return self.encoder_version
         stage = self.stages.by_table[name]
         if stage.scope == "catalogue":

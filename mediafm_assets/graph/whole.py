@@ -10,7 +10,7 @@ from mediafm_assets.graph.costs import Books
 from mediafm_assets.graph.materialise import TitleRun, catalogue_of, explain
 from mediafm_assets.graph.shown import as_metadata
 from mediafm_assets.graph.specs import asset_specs
-from mediafm_assets.graph.stage import Stage, Stages
+from mediafm_assets.graph.stage import Stage, Stages, partition_columns
 from mediafm_assets.graph.versions import Catalogue
 from resources.errors import BadInput, Unavailable
 from resources.lake import TABLES
@@ -21,10 +21,10 @@ class CatalogueRun(TitleRun):
     """What a stage works with that is not made title by title.
 
     context:   of Dagster's step.
-    version:   what is made gets.
+    version:   what is made gets; a stage that finds another to be right says so before it yields rows.
     task:      the task, of a stage that is made for each.
-    partition: where the rows go: the newest encoder's, or the task's; a stage that makes another says so before it
-               yields rows.
+    partition: where the rows go: that of the encoder in use, or the task's; a stage that makes another says so before
+               it yields rows.
     checked:   results of the stage's `reports`.
     """
 
@@ -93,7 +93,10 @@ def made(run: CatalogueRun, stage: Stage) -> Iterator[Any]:
         try:
             with books.measured(stage, None, lambda _: run.partition):
                 for table, rows in stage.compute(run):
-                    run.lake.write(table, run.partition, rows, run.version)
+                    if partition_columns(table, stage.scope):
+                        run.lake.write(table, run.partition, rows, run.version)
+                    else:
+                        run.lake.append(table, rows)
                     metadata[table] = {**run.partition, "up_to_date": False, **run.notes}
         finally:
             books.write()

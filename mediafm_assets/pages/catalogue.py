@@ -11,9 +11,10 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mediafm_assets.graph.versions import PROMOTIONS
 from mediafm_assets.pages.recent import Recent
 from resources.errors import Unavailable, one_line
 from resources.lake import TABLES, DeltaLake, PartitionMissing, vectors
@@ -59,6 +60,7 @@ class Catalogue:
         self._cosines: Recent[dict[str, list[float]]] = Recent(256)
         self._stills: Recent[dict[int, bytes]] = Recent(128)  # at most 4,096 pictures of about 10 KB
         self._encoders: Recent[list[Row]] = Recent(1)
+        self._promoted: Recent[str | None] = Recent(1)
 
     # ---- titles --------------------------------------------------------------------------------------------------
 
@@ -159,18 +161,19 @@ class Catalogue:
         }
 
     def _neighbours(self, title_id: str) -> list[Row]:
-        generation = max(self.versions("title_neighbours"), default=None)
+        stored = self.versions("title_neighbours")
+        generation = self.chosen(encoder_version for (encoder_version,) in stored)
         if generation is None:
             return []
-        where, version = {"encoder_version": generation[0]}, self.versions("title_neighbours")[generation]
+        where, version = {"encoder_version": generation}, stored[(generation,)]
         return self._rows.get(
-            ("title_neighbours", title_id, *generation, version),
+            ("title_neighbours", title_id, generation, version),
             lambda: self._read("title_neighbours", where, title_id),
         )
 
     def cosines(self, title_id: str) -> dict[str, list[float]]:
-        """The cosine of each shot and the next, -1 to 1: `contextual` of the newest encoder generation that has the
-        title, and `fused`. A representation that is not there is left out."""
+        """The cosine of each shot and the next, -1 to 1: `contextual` of the encoder in use, if that has the title,
+        and `fused`. A representation that is not there is left out."""
         partitions: dict[str, tuple[str, dict[str, str]]] = {}
         generation = self.generation_of(title_id)
         if generation is not None:
@@ -193,8 +196,26 @@ class Catalogue:
         return self._cosines.get((title_id, generation, *stored), read)
 
     def generation_of(self, title_id: str) -> str | None:
-        """The newest encoder version with contextual embeddings of the title."""
-        return max((key[0] for key in self.versions("contextual_embeddings") if key[1] == title_id), default=None)
+        """The encoder version whose contextual embeddings of the title are to be read."""
+        return self.chosen(key[0] for key in self.versions("contextual_embeddings") if key[1] == title_id)
+
+    def chosen(self, encoder_versions: Iterable[str]) -> str | None:
+        """Of the given encoder versions the one in use; the newest, where that is not among them."""
+        given = set(encoder_versions)
+        return self.promoted() if self.promoted() in given else max(given, default=None)
+
+    def promoted(self) -> str | None:
+        """The encoder in use: the last one that was promoted."""
+        import polars as pl
+
+        files = self.files(PROMOTIONS, {})  # rows of this table have no data version that tells one state from another
+
+        def read() -> str | None:
+            rows = self.collected(PROMOTIONS, self.scan(files).filter("promoted").select(*light(PROMOTIONS)))
+            decided = rows.filter(pl.col("decided_at") == pl.col("decided_at").max())["encoder_version"]
+            return None if decided.is_empty() else str(decided[0])
+
+        return self._promoted.get(tuple(files), read) if files else None
 
     # ---- stills --------------------------------------------------------------------------------------------------
 
@@ -227,7 +248,8 @@ class Catalogue:
 
     def encoders(self) -> list[Row]:
         """The encoder generations, newest first: `encoder_version`, `space`, `config` and `metrics` (mappings),
-        `created_at`, `titles` (how many have contextual embeddings of it), `training` and `probes` (rows)."""
+        `created_at`, `titles` (how many have contextual embeddings of it), `promoted` (whether it is the one in use),
+        `training` and `probes` (rows)."""
         stored = self.versions("encoder")
         if not stored:
             return []
@@ -250,6 +272,7 @@ class Catalogue:
             {
                 **row,
                 "titles": embedded.count(row["encoder_version"]),
+                "promoted": row["encoder_version"] == self.promoted(),
                 "training": self.rows("encoder_training", encoder_version=row["encoder_version"]),
                 "probes": self.rows("probe_metrics", encoder_version=row["encoder_version"]),
             }

@@ -112,6 +112,8 @@ def document() -> dict[str, Any]:
     rows = {table: _row_of(table) for table in ("shots", *parts, "title_neighbours", "encoder")}
     rows["titles"] = _row_of("titles", "title_id", "data_version")
     rows["shots"]["properties"]["text"] = {**text, "description": TABLES["text_embeddings"].column("text").description}
+    in_use = {"type": "boolean", "description": "Whether it is the one in use."}
+    rows["encoder"]["properties"]["promoted"] = in_use
     error = {"type": "object", "properties": {"error": {**text, "description": "One sentence."}}}
     page = _query("page", "Which hundred, from 1.", {"type": "integer", "minimum": 1, "default": 1})
     return {

@@ -171,9 +171,14 @@ class DeltaLake(dg.ConfigurableResource):
             return 0
         return self._replace(table, [partition for partition, _ in parts], (frame for _, frame in parts))
 
-    def delete(self, table: str, partition: Partition) -> None:
-        """Remove one partition; nothing happens when it is not there."""
-        self.write(table, partition, [], "0")
+    def delete(self, table: str, partition: Partition) -> int:
+        """Remove, in one commit, the partitions that agree in the columns given, at least one; returns the bytes of
+        their files, which `maintain` frees later. Nothing happens when there are none. Raises ValueError for other
+        columns."""
+        log = self._created(table)
+        files = [file for of_key in self._files_of(table, log, partition).values() for file in of_key]
+        self._replace(table, [partition], [])
+        return sum(file.size for file in files)
 
     def _replace(self, table: str, partitions: Sequence[Partition], frames: "Iterable[pl.DataFrame]") -> int:
         with encoded_files(table, frames) as files:

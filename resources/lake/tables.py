@@ -221,6 +221,27 @@ TABLES: Mapping[str, Table] = {
             Column("lr_adamw", "float64", "AdamW's learning rate at the step.", nullable=True),
             Column("shots_per_s", "float64", "Shots trained per second since the last report.", nullable=True),
         ),
+        Table(
+            "encoder_promotions",
+            "Which encoder is in use, and why: a row for each decision. The last row that says promoted names the "
+            "generation to read in tables by encoder_version; all its titles are there.",
+            (),
+            ("decided_at", "encoder_version"),
+            (
+                ENCODER_VERSION,
+                Column("space", "string", "The embedding spaces that it reads."),
+                Column("promoted", "bool", "Whether it came into use; false: it was held back."),
+                Column("previous", "string", "The encoder that was in use before, if any.", nullable=True),
+                Column("decided_at", "timestamp", "When."),
+                Column("by", "string", "Who decided: a person, or `gate`."),
+                Column("why", "string", "The reason, in a sentence."),
+                Column(
+                    "comparison",
+                    "string",
+                    "JSON: for each task the scores of both encoders and their difference with its interval.",
+                ),
+            ),
+        ),
         _table(
             "contextual_embeddings",
             "Each shot in the context of its title: what the encoder makes of it, and what it was.",

@@ -130,9 +130,7 @@ def test_the_score_of_a_title_is_the_same_every_time_and_does_not_see_the_masked
     twin.load_state_dict(encoder.state_dict())
     assert masked_cosine(twin, shots, title, 16) == masked_cosine(encoder, shots, title, 16)
     alone = shots[:1]  # its only shot is masked: nothing but the title is seen
-    assert masked_cosine(encoder, alone, title) == pytest.approx(
-        masked_cosine(encoder, 2 * alone, title), abs=1e-6
-    )
+    assert masked_cosine(encoder, alone, title) == pytest.approx(masked_cosine(encoder, 2 * alone, title), abs=1e-6)
 
 
 def test_shots_without_any_modality_are_not_asked_for(store: Store, small: Config) -> None:

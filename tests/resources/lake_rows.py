@@ -143,6 +143,12 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
         "machine": ["a processor, 2 cores"] * n,
         "code": ["1"] * n,
         "materialised_at": [datetime(2026, 2, 1, 12, tzinfo=UTC)] * n,
+        "promoted": [True] * n,
+        "previous": [None] * n,
+        "decided_at": [datetime(2026, 2, 1, 12, 0, i % 60, tzinfo=UTC) for i in index],
+        "by": ["gate"] * n,
+        "why": ["it is no worse at any of 6 tasks"] * n,
+        "comparison": ["[]"] * n,
         "failed_at": [datetime(2026, 2, 1, 12, tzinfo=UTC)] * n,
     }
     if table == "fused_embeddings":

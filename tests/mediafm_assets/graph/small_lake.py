@@ -73,7 +73,7 @@ def title_row(name: str) -> dict[str, Any]:
 
 
 def write_encoder(lake: DeltaLake, version: str = ENCODER, titles: int = 1) -> None:
-    """An encoder of the named resources' space, as if trained on so many titles."""
+    """An encoder of the named resources' space, as if trained on so many titles, and in use."""
     row = {
         "name": "weight",
         "dtype": "F32",
@@ -86,6 +86,9 @@ def write_encoder(lake: DeltaLake, version: str = ENCODER, titles: int = 1) -> N
         "created_at": LONG_AGO,
     }
     lake.write("encoder", {"encoder_version": version}, pl.DataFrame([row]), "1" * 32)
+    decided = {"promoted": True, "previous": None, "decided_at": LONG_AGO, "by": "gate", "why": "", "comparison": "[]"}
+    decision = {"encoder_version": version, "space": ENCODER_SPACE, **decided}
+    lake.append("encoder_promotions", pl.DataFrame([decision], schema_overrides={"previous": pl.String}))
 
 
 def small_lake(folder: Path, drop_version: Callable[[dict[str, Any]], str]) -> DeltaLake:

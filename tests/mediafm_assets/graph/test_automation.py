@@ -201,7 +201,7 @@ def test_a_failed_title_costs_its_neighbours_nothing_and_alone_is_red(
     assert {record.partition_key for record in planned} == set(titles), "what is planned and not made is shown in red"
 
 
-def test_a_new_encoder_requests_contextual_embeddings_of_all_titles_in_one_run(places: Places) -> None:
+def test_lost_contextual_embeddings_of_all_titles_are_requested_in_one_run(places: Places) -> None:
     shutil.rmtree(places.root / "lake" / "contextual_embeddings")
     places.lake.create_tables()
     with dg.DagsterInstance.ephemeral() as instance:
@@ -250,8 +250,11 @@ def test_a_training_is_requested_when_the_titles_are_done_and_a_tenth_is_new_and
         assert requested(training) == {"": {"encoder", "encoder_training"}}
         assert run_requests(training)[0].run_key == run_requests(tick_automation(instance))[0].run_key, "once only"
         assert launch(instance, run_requests(training)[0]).success
+        gate = tick_automation(instance)
+        assert requested(gate) == {"": {"encoder_promotions"}}
+        assert launch(instance, run_requests(gate)[0]).success
         refresh = tick_automation(instance)
-        assert requested(refresh) == {f"{titles[0]} to {titles[-1]}": IN_CONTEXT}
+        assert requested(refresh) == {f"{titles[0]} to {titles[-1]}": IN_CONTEXT - {"contextual_embeddings"}}
         assert launch(instance, run_requests(refresh)[0]).success
         made: list[str] = []
         while requests := run_requests(tick_automation(instance)):

@@ -75,7 +75,7 @@ STAGES = (
 '''
 
 
-LOOKED_AT = {"trial_scenes", "trial_tags", "trial_index", "means", "contextual_embeddings", "probe_metrics"}
+LOOKED_AT = {"trial_scenes", "trial_tags", "trial_index", "means", "encoder_promotions", "probe_metrics"}
 
 
 @pytest.fixture
@@ -164,8 +164,8 @@ def test_stages_of_another_module_are_made_and_refreshed_by_a_new_encoder_by_the
         add_encoder(trial)
         asked = ticks(instance)
         assert not_fresh(trial) == []
-    assert asked[0] == (everything, {"contextual_embeddings", "trial_scenes"})
-    rest = asked[1:]
+    assert asked[:2] == [("", {"encoder_promotions"}), (everything, {"trial_scenes"})]
+    rest = asked[2:]
     assert sorted(rest, key=str) == sorted(
         [("", {"means"}), ("", {"probe_metrics"}), (everything, {"trial_tags"}), ("", {"trial_index"})], key=str
     )
@@ -218,11 +218,13 @@ def test_the_lineage_in_the_ui_is_what_the_stages_read() -> None:
     assert read["shots"] == {"titles"}
     assert read["shot_frames"] == {"shots"}
     assert read["fused_embeddings"] == {"shots", "video_embeddings", "audio_embeddings", "text_embeddings"}
-    assert read["contextual_embeddings"] == {"fused_embeddings", "global_embeddings", "encoder"}
+    assert read["contextual_embeddings"] == {"fused_embeddings", "global_embeddings", "encoder_promotions"}
+    assert read["encoder_promotions"] == {"encoder", "clip_labels", "fused_embeddings", "global_embeddings", "titles"}
     assert read["encoder"] == {"fused_embeddings", "global_embeddings", "titles"}
     assert read["clip_labels"] == {"label_files"}
     assert read["probe_metrics"] == {
-        *("clip_labels", "contextual_embeddings", "encoder", "fused_embeddings", "global_embeddings", "titles"),
+        *("clip_labels", "contextual_embeddings", "encoder_promotions"),
+        *("fused_embeddings", "global_embeddings", "titles"),
     }
 
 

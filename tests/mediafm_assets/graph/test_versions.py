@@ -74,6 +74,6 @@ def test_what_follows_the_encoder_waits_for_one_and_nothing_else_does(tmp_path: 
     stages = all_stages()
     catalogue = Catalogue(lake, named_resources(tmp_path), stages)
     waiting = {table: catalogue.waits_for(table) for table in stages.title_tables}
-    assert waiting["contextual_embeddings"] == "encoder"
-    assert {waiting[table] for table in PINNED if table in waiting} == {"encoder", None}
+    assert waiting["contextual_embeddings"] == "encoder_promotions"
+    assert {waiting[table] for table in PINNED if table in waiting} == {"encoder_promotions", None}
     assert [table for table in PINNED if waiting.get(table)] == ["contextual_embeddings"]
