@@ -60,4 +60,5 @@ def write_all(lake: DeltaLake, title_id: str, neighbour_id: str) -> None:
     write(lake, "highlights", title_id, [light])
     near = {"title_id": title_id, "rank": 1, "neighbour_id": neighbour_id, "score": 0.77}
     carried = {"contextual": 0.0, "video": 0.5, "audio": 0.2, "text": 0.07, "metadata": 0.0}
-    write(lake, "title_neighbours", GENERATION, [{**near, **carried}])
+    in_use = lake.read_whole("encoder_promotions").filter("promoted").sort("decided_at")["encoder_version"][-1]
+    write(lake, "title_neighbours", in_use, [{**near, **carried}])
