@@ -17,7 +17,8 @@ from typing import NoReturn
 
 import dagster as dg
 
-from mediafm_assets.commands import encoders
+from mediafm_assets.commands import encoders, plan
+from mediafm_assets.commands.budget import Budget, amount
 from mediafm_assets.graph.stage import ROOT
 from mediafm_assets.pages import commands as pages
 from mediafm_assets.settings import PROJECT, ConfigurationError, dagster_home, environment
@@ -59,6 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
     materialize.add_argument(
         "--force", action="append", default=[], metavar="TABLE", choices=forced, help="make this table again"
     )
+    materialize.add_argument(
+        "--budget-usd", type=amount, metavar="X", help="start nothing that would bring the API's price above this"
+    )
+    materialize.add_argument(
+        "--budget-hours", type=amount, metavar="Y", help="start nothing that would bring the work above this"
+    )
     verify = commands.add_parser("verify", help="look for lost and damaged data files; materialize makes them again")
     verify.add_argument("--title", action="append", default=[], metavar="ID", help="only of this title")
     verify.add_argument("--deep", action="store_true", help="compare contents too, which reads every byte")
@@ -70,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     land.add_argument("--title", metavar="TEXT", help="for a folder without title.json: what it would say")
     commands.add_parser("demo", help="render a small catalogue, land it and materialise everything")
     encoders.declare(commands)
+    plan.declare(commands)
     pages.declare(commands)
     ui = commands.add_parser("ui", help="open the Dagster UI, with sensors and automation, on the same instance")
     ui.add_argument("--port", type=int, default=3000)
@@ -77,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own calls of its own previews
     try:
-        if options.command not in pages.COMMANDS:  # readers have no use for an instance
+        if options.command not in (*pages.COMMANDS, "plan"):  # readers have no use for an instance
             prepare_instance()
         if options.command == "ui":
             open_ui(options.port)
@@ -89,13 +97,17 @@ def main(arguments: list[str] | None = None) -> int:
             return land_title(options.folder, options.id, options.title)
         if options.command in pages.COMMANDS:
             return pages.run(options)
+        if options.command == "plan":
+            return plan.run(options)
         from mediafm_assets.commands import headless
 
         if options.command == "encoders":
             return encoders.run(options)
         if options.command == "verify":
             return headless.verify(options.title, options.deep)
-        return headless.materialize(options.title, options.train, options.force)
+        seconds = None if options.budget_hours is None else 3600 * options.budget_hours
+        budget = Budget(options.budget_usd, seconds)
+        return headless.materialize(options.title, options.train, options.force, budget)
     except (ConfigurationError, Unavailable) as error:
         print(f"mediafm: {error}", file=sys.stderr)
         return 2

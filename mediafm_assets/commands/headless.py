@@ -11,18 +11,22 @@ from typing import Any
 
 import dagster as dg
 
+from mediafm_assets.commands import budget as budgets
+from mediafm_assets.commands.budget import Budget
 from mediafm_assets.commands.progress import progress_bar, progress_logger
 from mediafm_assets.definitions import defs
 from mediafm_assets.graph.adoption import adopt
+from mediafm_assets.graph.forecast import COSTS
 from mediafm_assets.graph.health import health_events
 from mediafm_assets.graph.materialise import FORCED, preflight
 from mediafm_assets.graph.plan import GAP, Batch, batches, discard_damaged, due, lacking, tasks_to_make
+from mediafm_assets.graph.planned import plan_of, plan_of_all
 from mediafm_assets.graph.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
 from mediafm_assets.graph.versions import PROMOTIONS, Catalogue
 from mediafm_assets.settings import ConfigurationError, resources
 from mediafm_assets.stages import all_stages
 from resources.errors import BadInput, one_line
-from resources.lake import DeltaLake
+from resources.lake import DeltaLake, PartitionMissing
 from resources.landing import Drop, LandingZone
 
 ENCODER = "encoder"
@@ -35,6 +39,7 @@ class Driver:
 
     instance: dg.DagsterInstance
     resources: Mapping[str, Any]
+    budget: Budget = field(default_factory=Budget)
     failures: list[str] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
     runs: int = 0
@@ -67,6 +72,8 @@ class Driver:
             raise_on_error=False,
         )
         self.runs += 1
+        if self.budget.limited:
+            self.budget.spend(*booked(self.lake, result.run_id))
         return result
 
     def make(self, assets: Sequence[str], partition: str | None = None) -> bool:
@@ -93,6 +100,15 @@ class Driver:
         self.failures += found or [f"{batch.first} to {batch.last}: run {result.run_id} failed; see it in the UI"]
 
 
+def booked(lake: DeltaLake, run_id: str) -> tuple[float, float]:
+    """Dollars and seconds that the run took by its books."""
+    try:
+        books = lake.read(COSTS, run_id=run_id)
+    except PartitionMissing:
+        return 0.0, 0.0
+    return float(books["dollars"].fill_null(0.0).sum()), float(books["seconds"].sum())
+
+
 def reasons(result: dg.ExecuteInProcessResult, partition: str | None) -> Iterator[str]:
     """A sentence for each step or check of the run that failed."""
     for event in result.all_events:
@@ -117,13 +133,17 @@ def root_cause(error: Any) -> str:
     return one_line(error.message)
 
 
-def materialize(only: Sequence[str], train: bool | None, force: Sequence[str] = ()) -> int:
+def materialize(
+    only: Sequence[str], train: bool | None, force: Sequence[str] = (), budget: Budget | None = None
+) -> int:
     """Materialise what is missing or stale; see the command's help. Returns the exit status.
 
-    only:  of these titles; then nothing else is made unless a training is asked for.
-    force: per-title tables that are made again though they are fresh.
+    only:   of these titles; then nothing else is made unless a training is asked for.
+    force:  per-title tables that are made again though they are fresh.
+    budget: what may be spent; what goes beyond it is not started.
     """
     with driver() as work:
+        work.budget = budget or work.budget
         drops = registered_drops(work, only)
         if only and not drops:
             return report(work, 0)
@@ -204,17 +224,38 @@ def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str],
         wanted = {title: catalogue.stages.with_siblings([*wanted.get(title, ()), *force]) for title in among}
     if not wanted:
         return
-    most = work.resources["titles_per_run"]
     told = told_before(work.instance, "drops")
     for title in wanted:
         if title in fingerprints and told.get(title) != fingerprints[title]:
             work.instance.report_runless_asset_event(landed("drops", title, fingerprints[title]))
     with progress_bar(len(wanted), "titles") as bar:
         done = 0
-        for batch in batches(keys, wanted, most, gap=0 if only else GAP):
+        for batch in runs_within_budget(work, catalogue, fingerprints, keys, wanted, 0 if only else GAP):
             work.make_titles(batch, force)
             done += len(batch.titles)
             bar.update(done - bar.n)
+
+
+def runs_within_budget(
+    work: Driver,
+    catalogue: Catalogue,
+    fingerprints: Mapping[str, str],
+    keys: Sequence[str],
+    wanted: Mapping[str, Sequence[str]],
+    gap: int,
+) -> Iterator[Batch]:
+    """The wanted titles in runs; with a budget, in small ones as long as it admits the next title."""
+    if not work.budget.limited:
+        yield from batches(keys, wanted, work.resources["titles_per_run"], gap)
+        return
+    left = [title for title in keys if title in wanted]
+    while left and not work.budget.left_out:
+        some = left[: budgets.TITLES_PER_RUN]
+        stages = {title: dict.fromkeys(catalogue.stages.by_table[table] for table in wanted[title]) for title in some}
+        plan = plan_of(catalogue, fingerprints, {title: list(todo) for title, todo in stages.items()})
+        admitted = work.budget.first_of(plan, some)
+        yield from batches(keys, {title: wanted[title] for title in admitted}, budgets.TITLES_PER_RUN, gap=0)
+        left = left[len(some) :]
 
 
 def materialise_labels(work: Driver) -> None:
@@ -241,6 +282,10 @@ def materialise_the_rest(work: Driver, drops: Sequence[Drop], train: bool | None
 
 def make_whole(work: Driver, drops: Sequence[Drop], name: str) -> None:
     stage = all_stages().by_table[name]
+    if work.budget.limited and (
+        work.budget.left_out or not work.budget.admits_stage(plan_of_all(work.catalogue(), stage), name)
+    ):
+        return
     print(f"making {', '.join(stage.tables)} of all titles", flush=True)
     read_by_titles = any(set(stage.tables) & other.inputs for other in all_stages().of_scope("title"))
     if work.make(stage.tables) and read_by_titles:
@@ -257,10 +302,14 @@ def say_what_waits(catalogue: Catalogue) -> None:
 
 def report(work: Driver, drops: int) -> int:
     """Say what was done and what failed; returns the exit status."""
+    if work.budget.left_out:
+        print(work.budget.left_out, flush=True)
     for failure in work.failures:
         print(f"FAILED {failure}", file=sys.stderr)
     if work.failures:
         print(f"{len(work.failures)} failed; of {drops} titles everything else is up to date", file=sys.stderr)
         return 1
+    if work.budget.left_out:
+        return 0
     print(f"{drops} titles up to date" + ("" if work.runs else ": nothing had changed, no step was run"))
     return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mediafm_assets.defs.ingest import registered_drop
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
-from mediafm_assets.graph.versions import TextTrack, title_text
+from mediafm_assets.graph.versions import Catalogue, TextTrack, title_text
 from model.modalities import MODALITIES, WIDTHS
 from resources.encoders import AudioEncoder, TextEncoder, VideoEncoder
 from resources.lake import vectors
@@ -114,6 +114,30 @@ def text_embeddings(run: TitleRun, title_id: str) -> "Rows":
     )
 
 
+def texts_of_shots(catalogue: Catalogue, title_id: str) -> tuple[Sequence[str], bool]:
+    """What is said in each shot; before the shots of this very film are known, with those of the film before it or,
+    without any, cue by cue."""
+    from resources.timed_text import align, read_cues
+
+    landing = catalogue.resources["landing"]
+    drop = landing.drop(title_id)
+    track = choose_track(drop.text_tracks, drop.language)
+    if track is None:
+        return [], True
+    with landing.local(drop, track.name) as path:
+        cues = read_cues(path)
+    if catalogue.stored("shots", title_id) is None:
+        return [cue.text for cue in cues], False
+    spans = catalogue.lake.read("shots", title_id=title_id).select("start_s", "end_s").rows()
+    exact = catalogue.is_registered(title_id, drop.drop_fingerprint) and catalogue.is_fresh("shots", title_id)
+    return [text for text in align(cues, spans) if text.strip()], exact
+
+
+def text_of_title(catalogue: Catalogue, title_id: str) -> tuple[Sequence[str], bool]:
+    """The title's metadata, as dropped."""
+    return [title_text(vars(catalogue.resources["landing"].drop(title_id)))], True
+
+
 def global_embeddings(run: TitleRun, title_id: str) -> "Rows":
     """Embed the title's metadata: what [GLOBAL] tells every shot."""
     import polars as pl
@@ -150,8 +174,18 @@ def fused_embeddings(run: TitleRun, title_id: str) -> "Rows":
 STAGES = (
     Stage((Recipe("video_embeddings", ("shot_frames",), "video_encoder"),), "embeddings", video_embeddings),
     Stage((Recipe("audio_embeddings", ("shots", "sound"), "audio_encoder"),), "embeddings", audio_embeddings),
-    Stage((Recipe("text_embeddings", ("shots", "timed_text"), "text_encoder"),), "embeddings", text_embeddings),
-    Stage((Recipe("global_embeddings", ("metadata",), "title_encoder"),), "embeddings", global_embeddings),
+    Stage(
+        (Recipe("text_embeddings", ("shots", "timed_text"), "text_encoder"),),
+        "embeddings",
+        text_embeddings,
+        texts=texts_of_shots,
+    ),
+    Stage(
+        (Recipe("global_embeddings", ("metadata",), "title_encoder"),),
+        "embeddings",
+        global_embeddings,
+        texts=text_of_title,
+    ),
     Stage(
         (
             Recipe(

@@ -7,18 +7,18 @@ failed is booked too: it was paid for.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from mediafm_assets.graph.forecast import COSTS, Expected, code_of
 from mediafm_assets.graph.stage import Stage
 from mediafm_assets.graph.versions import Catalogue, digest
 from resources.lake import TABLES, typed_rows
 from resources.machine import gpu_allocations, gpus, machine
 
-COSTS = "costs"
 BOOKED_EVERY_S = 60.0
 
 
@@ -26,15 +26,21 @@ BOOKED_EVERY_S = 60.0
 class Books:
     """What one step of a run took so far.
 
-    notes: what the stage in hand tells the UI, of which come tokens, dollars and texts that were cached.
+    notes:    what the stage in hand tells the UI, of which come tokens, dollars and texts that were cached.
+    expected: what the stages were expected to take, by stage and title.
     """
 
     catalogue: Catalogue
     run_id: str
     step: str
     notes: Mapping[str, Any]
+    expected: dict[tuple[str, str | None], Expected] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     booked_at: float = field(default_factory=time.monotonic)
+
+    def expect(self, steps: Iterable[Expected]) -> None:
+        """Take note of what is planned, before it is done."""
+        self.expected |= {(step.stage, step.title_id): step for step in steps}
 
     @contextmanager
     def measured(
@@ -50,7 +56,7 @@ class Books:
             seconds = time.monotonic() - started
             on_gpu = gpu_allocations() > allocated or (stage.pool == "gpu" and bool(gpus()))
             tables = [table for table in stage.tables if made and table in TABLES]
-            lake = self.catalogue.lake
+            lake, planned = self.catalogue.lake, self.expected.get((stage.name, title_id))
             self.rows.append(
                 {
                     "title_id": title_id,
@@ -61,6 +67,9 @@ class Books:
                     "film_s": film_seconds(self.catalogue, title_id),
                     "bytes": sum(lake.partition_bytes(table, partition_of(table)) for table in tables),
                     **spent(self.notes),
+                    "planned_seconds": planned and planned.seconds,
+                    "planned_tokens": planned and planned.tokens,
+                    "planned_dollars": planned and planned.dollars,
                     "machine": machine(),
                     "code": code_of(stage, self.catalogue),
                     "materialised_at": datetime.now(UTC),
@@ -88,12 +97,6 @@ def spent(notes: Mapping[str, Any]) -> dict[str, Any]:
     texts = notes["from_cache"] + notes["sent"]
     cached = notes["from_cache"] / texts if texts else None
     return {"tokens": notes["tokens"], "dollars": notes["cost_usd"], "cached_share": cached}
-
-
-def code_of(stage: Stage, catalogue: Catalogue) -> str:
-    """The code versions of what the stage makes: with another one, it may take another time."""
-    codes = (catalogue.stages.code_version(table, catalogue.resources) for table in stage.tables)
-    return ", ".join(dict.fromkeys(codes))
 
 
 def film_seconds(catalogue: Catalogue, title_id: str | None) -> float | None:

@@ -8,7 +8,7 @@ is what the UI shows in red.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mediafm_assets.graph.costs import Books
+from mediafm_assets.graph.forecast import History, expected_of_titles, film_lengths
 from mediafm_assets.graph.health import EVERY_TITLE, every_title, every_title_spec, failure_events, sentence
+from mediafm_assets.graph.plan import lacking
 from mediafm_assets.graph.shown import as_metadata, picture
 from mediafm_assets.graph.specs import CONTRACT, asset_specs, contract_spec
 from mediafm_assets.graph.stage import ROOT, Stage, Stages
@@ -136,25 +138,52 @@ def make_titles(context: dg.AssetExecutionContext, catalogue: Catalogue, stages:
     if missing and stages[0].name == ROOT:
         raise dg.Failure(f"titles: {' '.join(missing)}", allow_retries=False)
     run = TitleRun(context.resources, catalogue)
-    books = Books(catalogue, context.run.run_id, "title", run.notes)
+    books, history = Books(catalogue, context.run.run_id, "title", run.notes), History(catalogue)
     try:
         for title_id in context.partition_keys:
-            make_title(context, run, books, stages, title_id)
+            fingerprint = fingerprint_of(run, title_id)
+            if PLANNED in context.run.tags and catalogue.failed_before(title_id, fingerprint):
+                continue
+            make_title(context, run, books, history, stages, title_id, fingerprint)
             books.write_now_and_then()
     finally:  # a run that is cancelled has been paid for, too
         books.write()
     return run
 
 
+def plan_title(
+    context: dg.AssetExecutionContext,
+    books: Books,
+    history: History,
+    stages: Sequence[Stage],
+    title_id: str,
+    fingerprint: str,
+) -> None:
+    """Put into the books what is to be made of the title, and what that is expected to take."""
+    catalogue, drops = books.catalogue, {title_id: fingerprint} if fingerprint else {}
+    tables = {*lacking(catalogue, drops, [title_id]).get(title_id, ()), *forced_tables(context)}
+    wanted = {title_id: [stage for stage in stages if tables & set(stage.tables)]}
+    books.expect(expected_of_titles(catalogue, history, wanted, film_lengths(catalogue, drops, wanted)))
+
+
+def forced_tables(context: dg.AssetExecutionContext) -> Set[str]:
+    return set(context.run.tags.get(FORCED, "").split(","))
+
+
 def make_title(
-    context: dg.AssetExecutionContext, run: TitleRun, books: Books, stages: Sequence[Stage], title_id: str
+    context: dg.AssetExecutionContext,
+    run: TitleRun,
+    books: Books,
+    history: History,
+    stages: Sequence[Stage],
+    title_id: str,
+    fingerprint: str,
 ) -> None:
     """Run the stages for one title of the run; whatever fails is this title's."""
     catalogue = run.catalogue
-    if PLANNED in context.run.tags and catalogue.failed_before(title_id, fingerprint_of(run, title_id)):
-        return
     at, run.last = stages[0], title_id == context.partition_keys[-1]
     try:
+        plan_title(context, books, history, stages, title_id, fingerprint)
         for stage in stages:
             at = stage
             make(context, run, books, stage, title_id)
@@ -183,7 +212,7 @@ def make(context: dg.AssetExecutionContext, run: TitleRun, books: Books, stage: 
     run.notes.clear()
     run.pictures.clear()
     stale = stale_tables(run, stage, title_id)
-    if set(stage.tables) & set(context.run.tags.get(FORCED, "").split(",")):
+    if forced_tables(context) & set(stage.tables):
         stale = list(stage.tables)
     if stale:
         with books.measured(stage, title_id, lambda table: run.catalogue.partition(table, title_id)):

@@ -4,13 +4,13 @@ Everything is read from the landing zone and the lake: which titles lack what, w
 for all titles, which tasks' labels are not what their file says. Dagster is only asked what is under way.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import dagster as dg
 
 from mediafm_assets.graph.partitions import tasks_partitions
-from mediafm_assets.graph.stage import Stage
+from mediafm_assets.graph.stage import ROOT, Stage
 from mediafm_assets.graph.versions import Catalogue
 from resources.errors import BadInput
 from resources.lake import TABLES, DeltaLake
@@ -142,3 +142,70 @@ def titles_of(run: dg.DagsterRun, keys: Sequence[str]) -> list[str]:
     if first not in keys or last not in keys:
         return []
     return list(keys[keys.index(first) : keys.index(last) + 1])
+
+
+@dataclass(frozen=True)
+class WorkAhead:
+    """What `mediafm materialize` makes, if nothing fails: stages of titles, what is made once for all of them, and
+    tasks' labels. Of a new encoder, it is taken that it comes into use."""
+
+    titles: dict[str, list[Stage]]
+    whole: list[Stage]
+    tasks: list[TaskToMake]
+
+
+def work_ahead(catalogue: Catalogue, fingerprints: Mapping[str, str]) -> WorkAhead:
+    """Everything that is to be made now, and what follows from it, in the order in which it is made.
+
+    fingerprints: of the drops in the landing zone. A drop that has changed is counted whole, since what changed shows
+    only when it is read.
+    """
+    stages = catalogue.stages
+    everybody = sorted({title for (title,) in catalogue.stored_in(ROOT)} | fingerprints.keys())
+    wanted = {title: set(tables) for title, tables in lacking(catalogue, fingerprints, everybody).items()}
+    tasks = [todo for todo in tasks_to_make(catalogue) if todo.problem is None]
+    later = _when_made(catalogue, wanted)
+    made = {table for todo in tasks for table in todo.stage.tables}  # once for all titles, or for a task
+    renewed: dict[str, set[str]] = {}  # tables of titles that follow from that
+    whole = []
+    for stage in stages.all:
+        if stage.scope == "title":
+            follow = set().union(*(renewed.get(name, ()) for name in stage.inputs))
+            follow |= set(everybody) if stage.inputs & made else set()
+            renewed |= dict.fromkeys(stage.tables, follow)
+        elif stage.scope == "catalogue" and _will_be_due(later, stage, made, renewed):
+            whole.append(stage)
+            made |= set(stage.tables)
+    titles = {
+        title: [
+            stage
+            for stage in stages.of_scope("title")
+            if wanted.get(title, set()) & set(stage.tables) or title in renewed[stage.name]
+        ]
+        for title in everybody
+    }
+    return WorkAhead({title: todo for title, todo in titles.items() if todo}, whole, tasks)
+
+
+def _when_made(catalogue: Catalogue, wanted: Mapping[str, Set[str]]) -> Catalogue:
+    """The catalogue as it will be when the titles have what they lack."""
+    later = Catalogue(catalogue.lake, catalogue.resources, catalogue.stages)
+    later.read_all_titles()
+    for title, tables in wanted.items():
+        for table in sorted(tables - {ROOT}):
+            version = catalogue.made_now(table, title) or "not known yet"
+            later.wrote(table, later.partition(table, title), version)
+    return later
+
+
+def _will_be_due(later: Catalogue, stage: Stage, made: Set[str], renewed: Mapping[str, Set[str]]) -> bool:
+    """Whether what is made once for all titles is to be made, when the titles have what they lack and all before it is
+    made."""
+    if stage.due and stage.due(later):
+        return True
+    others = [name for name in stage.inputs if name in later.stages.by_table and name not in made]
+    if any(later.stages.by_table[name].scope == "catalogue" and not later.stored(name) for name in others):
+        return False  # it waits
+    if stage.due:
+        return any(later.stages.by_table[name].scope == "catalogue" for name in stage.inputs & made)
+    return bool(stage.inputs & made) or any(renewed.get(name) for name in stage.inputs) or later.is_due(stage)

@@ -4,7 +4,7 @@ From the declarations come the assets with their lineage and code versions, the 
 planner makes and in which order, the checks, and what a new Dagster instance is told.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,6 +62,8 @@ class Stage:
     describe: what the UI is told of what is stored, whether it was made just now or found fresh.
     stored:   of what is not a Delta table: the stored versions by partition, as `DeltaLake.data_versions` gives them.
     about:    of what is not a Delta table: its description. Tables have theirs in `resources.lake.tables`.
+    texts:    scope title, shaped by a text encoder: the texts that it embeds, for the plan of what that costs, and
+              whether they are known exactly; takes the catalogue and a title id.
     uses:     keys of further resources, beside the lake, the landing zone and those that decide values.
     pool:     Dagster's pool, whose limit says how many such steps run at once.
     checks:   functions of the catalogue that give an AssetCheckResult; name and docstring are the check's.
@@ -78,6 +80,7 @@ class Stage:
     describe: Callable[[Any], Mapping[str, Any]] | None = None
     stored: "Callable[[Catalogue], Mapping[tuple[str, ...], str]] | None" = None
     about: str = ""
+    texts: "Callable[[Catalogue, str], tuple[Sequence[str], bool]] | None" = None
     uses: frozenset[str] = frozenset()
     pool: str | None = None
     checks: "tuple[Callable[[Catalogue], dg.AssetCheckResult], ...]" = ()

@@ -6,7 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from mediafm_assets.graph.costs import Books
+from mediafm_assets.graph.costs import Books, film_seconds
+from mediafm_assets.graph.forecast import History, expected_of_all
 from mediafm_assets.graph.materialise import TitleRun, catalogue_of, explain
 from mediafm_assets.graph.shown import as_metadata
 from mediafm_assets.graph.specs import asset_specs
@@ -90,6 +91,7 @@ def made(run: CatalogueRun, stage: Stage) -> Iterator[Any]:
         run.context.log.info(f"{stage.name}: nothing changed since it was made, nothing to do")
     else:
         books = Books(catalogue, run.context.run.run_id, stage.name, run.notes)
+        books.expect(expected_of_all(catalogue, History(catalogue), [stage], film_seconds(catalogue, None) or 0.0))
         try:
             with books.measured(stage, None, lambda _: run.partition):
                 for table, rows in stage.compute(run):

@@ -33,15 +33,16 @@ class EmbeddingCache:
 
     def get(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
         """The vectors (float32) of those keys that the cache has, whichever process put them there."""
-        with self.turn:
-            self._refresh()
-            wanted = pl.Series("key", [bytes.fromhex(name) for name in set(keys)], dtype=pl.Binary)
-            hits = self.index.filter(pl.col("key").is_in(wanted.implode()))
+        hits = self._hits(keys)
         vectors: dict[str, np.ndarray] = {}
         for file in hits["file"].unique():
             rows = self._rows(file, "key", "embedding").filter(pl.col("key").is_in(list(keys)))
             vectors |= zip(rows["key"], (row.to_numpy() for row in rows["embedding"]), strict=True)
         return vectors
+
+    def has(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that the cache has; opens no vector."""
+        return {key.hex() for key in self._hits(keys)["key"]}
 
     def put(self, model: str, dimensions: int, vectors: Mapping[str, np.ndarray]) -> None:
         """Append vectors under their keys: all of them or, on an error, none."""
@@ -52,6 +53,12 @@ class EmbeddingCache:
             "embedding": list(vectors.values()),
         }
         self.lake.append(TABLE, pl.DataFrame(columns, schema=dict(polars_schema(TABLE))))
+
+    def _hits(self, keys: Sequence[str]) -> pl.DataFrame:
+        with self.turn:
+            self._refresh()
+            wanted = pl.Series("key", [bytes.fromhex(name) for name in set(keys)], dtype=pl.Binary)
+            return self.index.filter(pl.col("key").is_in(wanted.implode()))
 
     def _rows(self, file: str, *columns: str) -> pl.DataFrame:
         return pl.read_parquet(file, columns=list(columns), storage_options=self.lake.storage_options or None)

@@ -1,7 +1,7 @@
 """Turns texts (a shot's cues, a title's metadata) into embeddings."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from dagster import ConfigurableResource
 from pydantic import Field, PrivateAttr, field_validator
@@ -33,6 +33,25 @@ class TextModel(Protocol):
     def config_key(self) -> str: ...
     def preflight(self) -> list[str]: ...
     def embed(self, texts: Sequence[str]) -> "np.ndarray": ...
+
+
+@runtime_checkable
+class PaidTextModel(TextModel, Protocol):
+    """A text encoder that is paid by the token. See `TextEncoder.paid`.
+
+    counts_exactly: whether its tokens are counted as the service counts them; else there are at most so many.
+    """
+
+    counts_exactly: bool
+
+    def inputs_of(self, texts: Sequence[str]) -> dict[str, int]:
+        """What would be sent for the texts, by its key in the cache, with its tokens; blank texts are left out."""
+
+    def paid_for(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that were paid for before."""
+
+    def cost(self, tokens: int) -> float | None:
+        """Dollars at list price; None for a model without a known one."""
 
 
 class TextEncoder(ConfigurableResource[Any]):
@@ -92,6 +111,12 @@ class TextEncoder(ConfigurableResource[Any]):
             return model.embed(texts)
         finally:
             self._last_usage = model.usage
+
+    @property
+    def paid(self) -> PaidTextModel | None:
+        """What tells, before anything is sent, what texts will take; None of a free encoder."""
+        model = self._model()
+        return model if isinstance(model, PaidTextModel) else None
 
     def _model(self) -> TextModel:
         model: TextModel = implementation(TEXT_ENCODERS, self.kind)(self)

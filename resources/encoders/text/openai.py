@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from resources.encoders.text.encoder import TextEncoder
-    from resources.encoders.text.openai_service import Usage
+    from resources.encoders.text.openai_service import Service, Usage
 
 JOINING = "mean-of-parts-v1"
 
@@ -31,10 +31,37 @@ class OpenAI:
         return problems
 
     def embed(self, texts: Sequence[str]) -> "np.ndarray":
-        from resources.encoders.text import openai_service as openai_embeddings
+        from resources.encoders.text import openai_service
+
+        self.usage = openai_service.Usage()
+        return openai_service.embed(texts, self._service(), self.usage)
+
+    @property
+    def counts_exactly(self) -> bool:
+        from resources.encoders.text import openai_service
+
+        return openai_service.counts_exactly(self._settings.model)
+
+    def inputs_of(self, texts: Sequence[str]) -> dict[str, int]:
+        from resources.encoders.text import openai_service
+
+        return openai_service.inputs_of(texts, self._service())
+
+    def paid_for(self, keys: Sequence[str]) -> set[str]:
+        from resources.encoders.text import openai_service
+
+        return openai_service.paid_for(keys, self._service())
+
+    def cost(self, tokens: int) -> float | None:
+        from resources.encoders.text import openai_service
+
+        return openai_service.cost(self._settings.model, tokens)
+
+    def _service(self) -> "Service":
+        from resources.encoders.text.openai_service import Service
 
         asked = self._settings
-        service = openai_embeddings.Service(
+        return Service(
             model=asked.model,
             dimensions=asked.dimensions,
             base_url=asked.base_url,
@@ -44,5 +71,3 @@ class OpenAI:
             requests_per_minute=asked.requests_per_minute,
             tokens_per_minute=asked.tokens_per_minute,
         )
-        self.usage = openai_embeddings.Usage()
-        return openai_embeddings.embed(texts, service, self.usage)

@@ -86,6 +86,18 @@ def embed(texts: Sequence[str], service: Service, usage: Usage) -> np.ndarray:
     return np.stack([whole[text] for text in texts]) if texts else np.zeros((0, service.dimensions), np.float32)
 
 
+def inputs_of(texts: Sequence[str], service: Service) -> dict[str, int]:
+    """What `embed` sends for the texts, by key in the cache, with the tokens of each; blank texts are left out."""
+    count = token_counter(service.model)
+    parts = (part for text in dict.fromkeys(texts) if text.strip() for part in split(text, count))
+    return {key(service.model, service.dimensions, part): count(part) for part in parts}
+
+
+def paid_for(keys: Sequence[str], service: Service) -> set[str]:
+    """Those of the keys whose vectors are in the cache."""
+    return cache_in(service.lake).has(keys) if service.lake and keys else set()
+
+
 def cost(model: str, tokens: int) -> float | None:
     """Dollars at list price; None for a model without a known one."""
     price = DOLLARS_PER_MILLION_TOKENS.get(model)
@@ -126,6 +138,11 @@ def token_counter(model: str) -> Callable[[str], int]:
     except (ImportError, KeyError, OSError):  # not installed, not an OpenAI model, no network to fetch the vocabulary
         return lambda text: len(text.encode())
     return lambda text: len(encoding.encode(text, disallowed_special=()))
+
+
+def counts_exactly(model: str) -> bool:
+    """Whether `token_counter` counts as the service does; if not, there are at most so many."""
+    return token_counter(model)("token") == 1
 
 
 def split(text: str, count: Callable[[str], int], most: int = MOST_TOKENS_PER_INPUT) -> list[str]:
