@@ -11,7 +11,7 @@ import dagster as dg
 
 from mediafm_assets.graph.partitions import tasks_partitions
 from mediafm_assets.graph.stage import ROOT, Stage
-from mediafm_assets.graph.versions import Catalogue
+from mediafm_assets.graph.versions import PROMOTIONS, Catalogue
 from resources.errors import BadInput
 from resources.lake import TABLES, DeltaLake
 
@@ -176,11 +176,13 @@ def work_ahead(catalogue: Catalogue, fingerprints: Mapping[str, str]) -> WorkAhe
         elif stage.scope == "catalogue" and _will_be_due(later, stage, made, renewed):
             whole.append(stage)
             made |= set(stage.tables)
+    by_promotion = {stage.name for stage in stages.of_scope("title") if PROMOTIONS in stage.inputs}  # reads all titles
     titles = {
         title: [
             stage
             for stage in stages.of_scope("title")
-            if wanted.get(title, set()) & set(stage.tables) or title in renewed[stage.name]
+            if wanted.get(title, set()) & set(stage.tables)
+            or (title in renewed[stage.name] and stage.name not in by_promotion)
         ]
         for title in everybody
     }
@@ -203,9 +205,10 @@ def _will_be_due(later: Catalogue, stage: Stage, made: Set[str], renewed: Mappin
     made."""
     if stage.due and stage.due(later):
         return True
-    others = [name for name in stage.inputs if name in later.stages.by_table and name not in made]
-    if any(later.stages.by_table[name].scope == "catalogue" and not later.stored(name) for name in others):
+    by_table = later.stages.by_table
+    whole = {name for name in stage.inputs if name in by_table and by_table[name].scope == "catalogue"}
+    if any(name not in made and not later.stored(name) for name in whole):
         return False  # it waits
-    if stage.due:
-        return any(later.stages.by_table[name].scope == "catalogue" for name in stage.inputs & made)
+    if stage.due or stage.name == PROMOTIONS:  # an encoder is decided on once
+        return bool(whole & made) or later.is_due(stage)
     return bool(stage.inputs & made) or any(renewed.get(name) for name in stage.inputs) or later.is_due(stage)
