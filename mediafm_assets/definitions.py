@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from mediafm_assets.graph.alerts import alert_sensor
 from mediafm_assets.graph.checks import asset_checks, health_asset
 from mediafm_assets.graph.materialise import title_assets
 from mediafm_assets.graph.sensors import automation_sensor, landing_sensor
@@ -21,7 +22,7 @@ def defs() -> dg.Definitions:
             health_asset(stages),
         ],
         asset_checks=[*asset_checks(stages)],
-        sensors=[landing_sensor, automation_sensor(stages)],
+        sensors=[landing_sensor, automation_sensor(stages), *([alert_sensor] if "webhook" in configured else [])],
         schedules=declared("SCHEDULES"),
         resources=configured,
         # A process for each step would load the models again; trainings have processes of their own all the same.

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, SecretStr, ValidationError, field_validator
@@ -16,6 +17,7 @@ from resources.lake import DeltaLake
 from resources.landing import LandingZone
 from resources.shots import SHOT_DETECTORS, ShotDetector
 from resources.training import TrainingJob
+from resources.webhook import Webhook
 
 if TYPE_CHECKING:
     from model.config import Config
@@ -174,6 +176,14 @@ def one_of(known: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def web_address(value: SecretStr) -> SecretStr:
+    """Refuses what is no address of a web server."""
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it must be an address that begins with https:// or http://")
+    return value
+
+
 class Environment(BaseModel):
     """The variables that configure everything. What is not set, or set to nothing, has its default; of the encoders it
     is the profile's."""
@@ -257,6 +267,11 @@ class Environment(BaseModel):
         validate_default=True,
         description='tags of the daemon\'s runs, {"title" or another stage: {tag: value}}: what machine a run needs',
     )
+    alert_webhook: Annotated[SecretStr, AfterValidator(web_address)] | None = Field(
+        None,
+        alias="MEDIAFM_ALERT_WEBHOOK",
+        description="an incoming webhook of Slack, Mattermost or the like, which is told of every failed run",
+    )
     training_processes: int = Field(
         1, alias="MEDIAFM_TRAINING_PROCESSES", ge=1, description="ranks of a training, one per GPU"
     )
@@ -280,6 +295,12 @@ class Environment(BaseModel):
         except json.JSONDecodeError:
             pass
         raise ValueError("it must be a JSON object")
+
+
+SECRETS = frozenset(
+    field.alias for field in Environment.model_fields.values() if field.alias and "SecretStr" in str(field.annotation)
+)
+"""Variables whose values are shown nowhere."""
 
 
 class Defaults(BaseModel):
@@ -309,7 +330,8 @@ def environment(env: Mapping[str, str] = os.environ) -> Environment:
         return Environment.model_validate(given)
     except ValidationError as error:
         wrong = [(str(problem["loc"][0]), problem["msg"].removeprefix("Value error, ")) for problem in error.errors()]
-        said = "; ".join(f"{name} is {printable(given[name])!r}: {message}" for name, message in wrong)
+        shown = {name: "" if name in SECRETS else f"is {printable(given[name])!r}: " for name, _ in wrong}
+        said = "; ".join(f"{name} {shown[name]}{message}" for name, message in wrong)
         raise ConfigurationError(said) from None
 
 
@@ -318,7 +340,10 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
     asked = environment(env)
     profile = PROFILES[asked.profile]
     video, text = asked.video_encoder or profile.video, asked.text_encoder or profile.text
+    # Through Dagster's EnvVar, so that the UI shows the variable's name and not what it holds.
+    alerts = {"webhook": Webhook(url=dg.EnvVar("MEDIAFM_ALERT_WEBHOOK"))} if asked.alert_webhook else {}
     return {
+        **alerts,
         "titles_per_run": asked.titles_per_run,
         "run_tags": {
             stage: {tag: value if isinstance(value, str) else json.dumps(value) for tag, value in tags.items()}

@@ -1,0 +1,35 @@
+"""What failed, told to people where they are: a sensor that follows failed runs."""
+
+from html import escape
+
+import dagster as dg
+
+from resources.errors import Unavailable, one_line
+from resources.webhook import Webhook
+
+LONGEST_ALERT = 2000
+"""Characters: more is read in the UI."""
+
+
+@dg.run_failure_sensor(
+    name="alerts",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Posts each failed run to MEDIAFM_ALERT_WEBHOOK, once, with the sentence for each title that failed.",
+)
+def alert_sensor(context: dg.RunFailureSensorContext, webhook: dg.ResourceParam[Webhook]) -> None:
+    try:
+        webhook.post(alert(context))
+    except Unavailable as error:
+        context.log.warning(f"run {context.dagster_run.run_id}: {error}")
+
+
+def alert(context: dg.RunFailureSensorContext) -> str:
+    """What failed and why, as text in which no name from outside calls people or makes links (Slack's escapes)."""
+    reasons = [
+        data.user_failure_data.description
+        for event in context.get_step_failure_events()
+        if (data := event.step_failure_data).user_failure_data and data.user_failure_data.description
+    ]
+    why = reasons or [context.failure_event.message or "it failed without a word; see its page"]
+    return escape(one_line(f"MediaFM: run {context.dagster_run.run_id}: {' | '.join(why)}", LONGEST_ALERT), quote=False)
