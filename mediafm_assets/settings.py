@@ -272,6 +272,7 @@ class Environment(BaseModel):
         alias="MEDIAFM_ALERT_WEBHOOK",
         description="an incoming webhook of Slack, Mattermost or the like, which is told of every failed run",
     )
+    ui_url: str = Field("", alias="MEDIAFM_UI_URL", description="address of Dagster's UI, for the links in alerts")
     training_processes: int = Field(
         1, alias="MEDIAFM_TRAINING_PROCESSES", ge=1, description="ranks of a training, one per GPU"
     )
@@ -344,6 +345,7 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
     alerts = {"webhook": Webhook(url=dg.EnvVar("MEDIAFM_ALERT_WEBHOOK"))} if asked.alert_webhook else {}
     return {
         **alerts,
+        "ui_url": asked.ui_url,
         "titles_per_run": asked.titles_per_run,
         "run_tags": {
             stage: {tag: value if isinstance(value, str) else json.dumps(value) for tag, value in tags.items()}

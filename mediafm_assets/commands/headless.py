@@ -17,7 +17,7 @@ from mediafm_assets.commands.progress import progress_bar, progress_logger
 from mediafm_assets.definitions import defs
 from mediafm_assets.graph.adoption import adopt
 from mediafm_assets.graph.forecast import COSTS
-from mediafm_assets.graph.health import health_events
+from mediafm_assets.graph.health import failure_sentence, health_events
 from mediafm_assets.graph.materialise import FORCED, preflight
 from mediafm_assets.graph.plan import GAP, Batch, batches, discard_damaged, due, lacking, tasks_to_make
 from mediafm_assets.graph.planned import plan_of, plan_of_all
@@ -25,7 +25,7 @@ from mediafm_assets.graph.sensors import PROCESS_TAG, end_runs_of_dead_processes
 from mediafm_assets.graph.versions import PROMOTIONS, Catalogue
 from mediafm_assets.settings import ConfigurationError, resources
 from mediafm_assets.stages import all_stages
-from resources.errors import BadInput, one_line
+from resources.errors import BadInput
 from resources.lake import DeltaLake, PartitionMissing
 from resources.landing import Drop, LandingZone
 
@@ -113,11 +113,7 @@ def reasons(result: dg.ExecuteInProcessResult, partition: str | None) -> Iterato
     """A sentence for each step or check of the run that failed."""
     for event in result.all_events:
         if event.is_step_failure:
-            failure = event.step_failure_data
-            if failure.user_failure_data and failure.user_failure_data.description:
-                yield failure.user_failure_data.description
-            elif failure.error:
-                yield f"{partition or ''}: {event.step_key}: {root_cause(failure.error)}".lstrip(": ")
+            yield failure_sentence(event, partition)
     for check in result.get_asset_check_evaluations():
         if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
             violations = check.metadata.get("violations")
@@ -125,12 +121,6 @@ def reasons(result: dg.ExecuteInProcessResult, partition: str | None) -> Iterato
             yield f"{partition or ''}: {check.asset_key.to_user_string()}: check {check.check_name} failed{why}".lstrip(
                 ": "
             )
-
-
-def root_cause(error: Any) -> str:
-    while error.cause:
-        error = error.cause
-    return one_line(error.message)
 
 
 def materialize(

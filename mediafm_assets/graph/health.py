@@ -14,6 +14,7 @@ import dagster as dg
 from mediafm_assets.graph.shown import as_metadata
 from mediafm_assets.graph.stage import ROOT, Stages
 from mediafm_assets.graph.versions import Catalogue, digest
+from resources.errors import one_line
 
 EVERY_TITLE = "every_title"
 HEALTH = "health"
@@ -32,6 +33,19 @@ def later_tables(stages: Stages, stage: str) -> tuple[str, ...]:
 
 def sentence(title_id: str, stage: str, reason: str) -> str:
     return f"{title_id}: {stage}: {reason}"
+
+
+def failure_sentence(event: dg.DagsterEvent, partition: str | None) -> str:
+    """Why a step failed: what it says itself, which names title and stage, else the run's partition if it has one, the
+    step, and the cause of its error."""
+    data = event.step_failure_data
+    if data.user_failure_data and data.user_failure_data.description:
+        return data.user_failure_data.description
+    cause = data.error
+    while cause and cause.cause:
+        cause = cause.cause
+    why = one_line(cause.message) if cause else "no reason is known"
+    return f"{partition or ''}: {event.step_key}: {why}".lstrip(": ")
 
 
 def failed_in(catalogue: Catalogue, table: str) -> dict[str, str]:

@@ -36,7 +36,14 @@ class Hook:
                 hook.texts.append(json.loads(body)["text"])
                 if hook.answer == "hang":
                     hook.gone.wait(30)
+                while hook.answer == "drip" and not hook.gone.wait(0.05):
+                    self.connection.sendall(b"H")
                 self.send_response(hook.answer if isinstance(hook.answer, int) else 200)
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -72,9 +79,7 @@ def tick(instance: dg.DagsterInstance, cursor: str | None) -> str | None:
     """One tick of the sensor, as the daemon makes it; returns its cursor."""
     sensor = defs().get_sensor_def("alerts")
     repository = defs().get_repository_def()
-    with dg.build_sensor_context(
-        instance, cursor=cursor, repository_def=repository, resources={"webhook": resources()["webhook"]}
-    ) as context:
+    with dg.build_sensor_context(instance, cursor=cursor, repository_def=repository, resources=resources()) as context:
         done = sensor.evaluate_tick(context)
     assert all(reaction.error is None for reaction in done.dagster_run_reactions or ())
     return done.cursor
@@ -84,6 +89,7 @@ def test_a_failed_run_is_told_of_once_with_the_sentence_for_the_title(
     empty_places: Places, drop: Drop, tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MEDIAFM_ALERT_WEBHOOK", hook.url)
+    monkeypatch.setenv("MEDIAFM_UI_URL", "https://dagster.example/")
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a film" * 1000)
     drop(empty_places.landing, "broken", broken, title="<!channel> & co")
@@ -95,7 +101,28 @@ def test_a_failed_run_is_told_of_once_with_the_sentence_for_the_title(
     (text,) = hook.texts
     assert text.startswith(f"MediaFM: run {run_id}: broken: titles: ")
     assert "film.mp4" in text
-    assert len(text) <= 2000
+    assert text.endswith(f"\nhttps://dagster.example/runs/{run_id}")
+    assert len(text.split("\n")[0]) <= 2000
+
+
+def test_an_error_that_nobody_foresaw_is_told_with_its_step_and_cause(
+    empty_places: Places, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDIAFM_ALERT_WEBHOOK", hook.url)
+
+    @dg.op
+    def careless() -> None:
+        raise KeyError("a name")
+
+    @dg.job
+    def unforeseen() -> None:
+        careless()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        cursor = tick(instance, None)
+        run_id = unforeseen.execute_in_process(instance=instance, raise_on_error=False).run_id
+        tick(instance, cursor)
+    assert hook.texts == [f"MediaFM: run {run_id}: careless: KeyError: 'a name'"]
 
 
 def test_names_from_outside_call_nobody_and_make_no_links(
@@ -110,7 +137,7 @@ def test_names_from_outside_call_nobody_and_make_no_links(
     assert not set("<>") & set(text)
 
 
-@pytest.mark.parametrize("answer", [500, 404, "hang", "closed"])
+@pytest.mark.parametrize("answer", [500, 404, 302, "hang", "drip", "closed"])
 def test_a_webhook_that_is_not_well_is_one_warning_without_its_address(
     empty_places: Places,
     hook: Hook,
