@@ -1,5 +1,7 @@
 """What keeps the lake whole and small with nobody remembering to: an asset on a weekly schedule."""
 
+from datetime import timedelta
+
 import dagster as dg
 
 from mediafm_assets.graph.plan import discard_damaged
@@ -17,6 +19,8 @@ from resources.lake import TABLES, DeltaLake
     description="Every table's files compared with their checksums, its log shortened to a checkpoint, and files that "
     "no version of the last week names removed; the search index put in order; what old encoders made taken out. "
     "Damaged partitions are discarded, and then made again as missing ones.",
+    # One week missed, and two.
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=15), warn_window=timedelta(days=8)),
 )
 def maintenance(
     context: dg.AssetExecutionContext, lake: dg.ResourceParam[DeltaLake], gate: dg.ResourceParam[Gate]
