@@ -116,7 +116,10 @@ def title_assets(stages: Stages, resources: Mapping[str, Any], titles_per_run: i
         selected = {key.to_user_string() for key in context.selected_asset_keys}
         wanted = [stage for stage in of_titles if selected & set(stage.tables)]
         # Without any, somebody executes the checks by themselves.
-        done = make_titles(context, catalogue_of(context, stages), wanted) if wanted else None
+        try:
+            done = make_titles(context, catalogue_of(context, stages), wanted) if wanted else None
+        except Unavailable as error:  # of the lake, say, where a title's failure could not be written down either
+            raise dg.Failure(f"{wanted[0].name}: {error}", allow_retries=False) from error
         catalogue = catalogue_of(context, stages)  # as it is now
         for key in context.selected_asset_check_keys:
             table = key.asset_key.to_user_string()

@@ -19,7 +19,7 @@ from resources.lake import health as lake_health
 from resources.lake.completion import ContractError, Partition, completed, refuse_names, shown
 from resources.lake.encoding import encoded_files, upload
 from resources.lake.health import Maintenance
-from resources.lake.log import DeltaLog, File, Key, Overtaken, log_of
+from resources.lake.log import DeltaLog, File, Key, NewFile, Overtaken, explained, log_of
 from resources.lake.migration import OtherTable, changed_fields
 from resources.lake.reading import for_polars, rows_of, uri_of
 from resources.lake.rows_copy import FILE, copied_rows, copy_rows
@@ -134,7 +134,8 @@ class DeltaLake(dg.ConfigurableResource):
         `data_version` may be there or not: they are filled in, `data_version` is overwritten, and another partition's
         rows are refused. Integers of another width, whole numbers for decimals and columns of nulls are cast.
         Raises ContractError, having written nothing, for rows that break the table's contract; whatever the rows'
-        iterator raises; OSError or DeltaError when the store fails. Readers then still see the partition as it was.
+        iterator raises; Unavailable when the store refuses the credentials, OSError or DeltaError when it fails
+        otherwise. Readers then still see the partition as it was.
         """
         import polars as pl
 
@@ -184,9 +185,12 @@ class DeltaLake(dg.ConfigurableResource):
         with encoded_files(table, frames) as files:
             log = self._created(table)
             self._migrate(table, log)
-            added = [upload(log, file) for file in files]
+            with explained(log.uri):
+                added = [upload(log, file) for file in files]
 
             def commit(version: int) -> None:
+                if _are_there(log, added):
+                    return  # by an earlier try: a store may take a commit and lose the answer
                 found = [log.files(partition) for partition in partitions]
                 replaced = [(key, file) for by_key in found for key, files in by_key.items() for file in files]
                 if replaced or added:
@@ -373,3 +377,11 @@ class DeltaLake(dg.ConfigurableResource):
             "dagster/partition_row_count": sum(file.rows for of_key in files.values() for file in of_key),
             "delta_version": self._version_of(log),
         }
+
+
+def _are_there(log: DeltaLog, added: Sequence[NewFile]) -> bool:
+    """Whether the log names all of these files, some at least. Their names are their own, by chance."""
+    return bool(added) and all(
+        any(file.stored_at == new.path for files in log.files(new.partition).values() for file in files)
+        for new in added
+    )

@@ -9,6 +9,7 @@ reading, checkpoints, commits to object stores, and tables with features that th
 import contextlib
 import json
 import os
+import re
 import threading
 import time
 import uuid
@@ -17,6 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
+
+from resources.errors import Unavailable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,6 +62,29 @@ class NewFile(NamedTuple):
 
 class Overtaken(Exception):
     """The log has a commit of that version already, or takes none."""
+
+
+REFUSALS = re.compile(
+    r"\b(ExpiredToken|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|TokenRefreshRequired|AccessDenied)\b"
+)
+"""What S3 says of credentials, in the texts of errors."""
+
+
+@contextlib.contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Says in words that a store refuses the credentials; any other trouble goes on as it is."""
+    from deltalake.exceptions import DeltaError
+
+    try:
+        yield
+    except (OSError, DeltaError) as error:
+        if found := REFUSALS.search(str(error)):
+            do = "grant them" if found[1] == "AccessDenied" else "renew them"
+            raise Unavailable(
+                f"the store of {uri} refuses the credentials ({found[1]}); {do}, then run this again; what was not "
+                "finished has changed nothing"
+            ) from error
+        raise
 
 
 class DeltaLog:
@@ -131,7 +157,8 @@ class DeltaLog:
         from deltalake.exceptions import TableNotFoundError
 
         try:
-            return DeltaTable(self.uri, self._pinned, self.storage_options or None)
+            with explained(self.uri):
+                return DeltaTable(self.uri, self._pinned, self.storage_options or None)
         except TableNotFoundError:
             return None
 
@@ -145,6 +172,10 @@ class DeltaLog:
     # ---- following it --------------------------------------------------------------------------------------------
 
     def _follow(self) -> None:
+        with explained(self.uri):
+            self._follow_on()
+
+    def _follow_on(self) -> None:
         """Read the commits that came since the last call. From the start again, when the commit that was read last is
         no longer there or another (the table was made anew, or the log cleaned up), or when one does more than add and
         remove files."""
@@ -248,7 +279,8 @@ class DeltaLog:
         """Make the commit of that version: all of it, or nothing. Raises Overtaken when there is one already, OSError
         and DeltaError for other trouble with the store."""
         if not (self.local and self._plain):
-            return self._commit_by_delta_rs(version, removed, added)
+            with explained(self.uri):
+                return self._commit_by_delta_rs(version, removed, added)
         now = int(time.time() * 1000)
         parameters = {"mode": "Append", "partitionBy": json.dumps(self._partition_by)}
         about = {"timestamp": now, "operation": "WRITE", "operationParameters": parameters, "engineInfo": "mediafm"}
