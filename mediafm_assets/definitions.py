@@ -3,6 +3,7 @@
 import dagster as dg
 
 from mediafm_assets.graph.alerts import alert_sensor
+from mediafm_assets.graph.approval import approval_asset
 from mediafm_assets.graph.checks import asset_checks, health_asset
 from mediafm_assets.graph.materialise import title_assets
 from mediafm_assets.graph.sensors import automation_sensor, landing_sensor
@@ -20,6 +21,7 @@ def defs() -> dg.Definitions:
             *(whole_asset(stage, stages, configured) for stage in stages.all if stage.scope != "title"),
             *declared("ASSETS"),
             health_asset(stages),
+            approval_asset(stages),
         ],
         asset_checks=[*asset_checks(stages)],
         sensors=[landing_sensor, automation_sensor(stages), *([alert_sensor] if "webhook" in configured else [])],

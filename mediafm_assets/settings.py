@@ -261,6 +261,13 @@ class Environment(BaseModel):
     titles_per_run: int = Field(
         200, alias="MEDIAFM_TITLES_PER_RUN", ge=1, description="titles in one run of a backlog or backfill"
     )
+    ask_above: float = Field(
+        0.1,
+        alias="MEDIAFM_ASK_ABOVE",
+        ge=0,
+        le=1,
+        description="share of the titles that the daemon makes again for another configuration unasked; 1: never ask",
+    )
     run_tags: Json[dict[str, dict[str, str | dict[str, Any]]]] = Field(
         "{}",
         alias="MEDIAFM_RUN_TAGS",
@@ -347,6 +354,7 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         **alerts,
         "ui_url": asked.ui_url,
         "titles_per_run": asked.titles_per_run,
+        "ask_above": asked.ask_above,
         "run_tags": {
             stage: {tag: value if isinstance(value, str) else json.dumps(value) for tag, value in tags.items()}
             for stage, tags in asked.run_tags.items()

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import dagster as dg
 
-from mediafm_assets.commands import encoders, plan
+from mediafm_assets.commands import approve, encoders, plan
 from mediafm_assets.commands.budget import Budget, amount
 from mediafm_assets.graph.stage import ROOT
 from mediafm_assets.pages import commands as pages
@@ -78,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("demo", help="render a small catalogue, land it and materialise everything")
     encoders.declare(commands)
     plan.declare(commands)
+    commands.add_parser("approve", help="let the daemon make titles again for the configuration that is set now")
     pages.declare(commands)
     ui = commands.add_parser("ui", help="open the Dagster UI, with sensors and automation, on the same instance")
     ui.add_argument("--port", type=int, default=3000)
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own calls of its own previews
     try:
-        if options.command not in (*pages.COMMANDS, "plan"):  # readers have no use for an instance
+        if options.command not in (*pages.COMMANDS, "plan", "approve"):  # readers have no use for an instance
             prepare_instance()
         if options.command == "ui":
             open_ui(options.port)
@@ -99,6 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
             return pages.run(options)
         if options.command == "plan":
             return plan.run(options)
+        if options.command == "approve":
+            return approve.run()
         from mediafm_assets.commands import headless
 
         if options.command == "encoders":

@@ -12,16 +12,19 @@ from typing import Any
 import dagster as dg
 
 from mediafm_assets.commands import budget as budgets
+from mediafm_assets.commands.approve import approve_by_hand
 from mediafm_assets.commands.budget import Budget
 from mediafm_assets.commands.progress import progress_bar, progress_logger
 from mediafm_assets.definitions import defs
 from mediafm_assets.graph.adoption import adopt
+from mediafm_assets.graph.approval import change
 from mediafm_assets.graph.forecast import COSTS
 from mediafm_assets.graph.health import failure_sentence, health_events
 from mediafm_assets.graph.materialise import FORCED, preflight
 from mediafm_assets.graph.plan import GAP, Batch, batches, discard_damaged, due, lacking, tasks_to_make
 from mediafm_assets.graph.planned import plan_of, plan_of_all
 from mediafm_assets.graph.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
+from mediafm_assets.graph.stage import Stage
 from mediafm_assets.graph.versions import PROMOTIONS, Catalogue
 from mediafm_assets.settings import ConfigurationError, resources
 from mediafm_assets.stages import all_stages
@@ -140,6 +143,8 @@ def materialize(
         for sentence in discard_damaged(work.lake):
             print(sentence, flush=True)
         adopt(work.instance, work.catalogue())
+        if not only and not work.budget.limited:
+            approve_by_calling(work, drops)
         if not only:
             materialise_labels(work)
         materialise_titles(work, drops, only, force)
@@ -201,6 +206,15 @@ def registered_drops(work: Driver, only: Sequence[str]) -> list[Drop]:
     return drops
 
 
+def approve_by_calling(work: Driver, drops: Sequence[Drop]) -> None:
+    """Whoever has everything made wants this configuration: it comes into force, so that the daemon does not ask."""
+    catalogue = work.catalogue()
+    catalogue.read_all_titles()
+    found = change(catalogue, {drop.title_id: drop.drop_fingerprint for drop in drops})
+    if found:
+        approve_by_hand(catalogue, found, "mediafm materialize")
+
+
 def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str], force: Sequence[str] = ()) -> None:
     """Make what the drops' titles lack, and, unless there is an `only`, what the other titles of the lake lack too. A
     title that failed in this call is not tried again; one that failed in an earlier call is."""
@@ -214,6 +228,8 @@ def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str],
         wanted = {title: catalogue.stages.with_siblings([*wanted.get(title, ()), *force]) for title in among}
     if not wanted:
         return
+    stages = stages_by_title(catalogue, wanted)
+    print(plan_of(catalogue, fingerprints, stages).total.sentence(), flush=True)
     told = told_before(work.instance, "drops")
     for title in wanted:
         if title in fingerprints and told.get(title) != fingerprints[title]:
@@ -224,6 +240,12 @@ def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str],
             work.make_titles(batch, force)
             done += len(batch.titles)
             bar.update(done - bar.n)
+
+
+def stages_by_title(catalogue: Catalogue, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[Stage]]:
+    """The stages that make the wanted tables."""
+    by_table = catalogue.stages.by_table
+    return {title: list(dict.fromkeys(by_table[table] for table in tables)) for title, tables in wanted.items()}
 
 
 def runs_within_budget(
@@ -241,8 +263,7 @@ def runs_within_budget(
     left = [title for title in keys if title in wanted]
     while left and not work.budget.left_out:
         some = left[: budgets.TITLES_PER_RUN]
-        stages = {title: dict.fromkeys(catalogue.stages.by_table[table] for table in wanted[title]) for title in some}
-        plan = plan_of(catalogue, fingerprints, {title: list(todo) for title, todo in stages.items()})
+        plan = plan_of(catalogue, fingerprints, stages_by_title(catalogue, {title: wanted[title] for title in some}))
         admitted = work.budget.first_of(plan, some)
         yield from batches(keys, {title: wanted[title] for title in admitted}, budgets.TITLES_PER_RUN, gap=0)
         left = left[len(some) :]

@@ -10,10 +10,12 @@ import dagster as dg
 import psutil
 
 from mediafm_assets.graph.adoption import adopt
+from mediafm_assets.graph.approval import Change, settle, waiting_event
 from mediafm_assets.graph.health import HEARTBEAT, failure_events, health_events, health_version
 from mediafm_assets.graph.materialise import PLANNED, catalogue_of, write_failure
 from mediafm_assets.graph.partitions import tasks_partitions, titles_partitions
 from mediafm_assets.graph.plan import (
+    GAP,
     UNFINISHED,
     Batch,
     batches,
@@ -143,7 +145,7 @@ def automation_sensor(stages: Stages) -> dg.SensorDefinition:
         asset_selection=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=10,
-        required_resource_keys=stages.resource_keys | needed | {"titles_per_run", "run_tags"},
+        required_resource_keys=stages.resource_keys | needed | {"titles_per_run", "run_tags", "ask_above"},
         description="Launches what is missing or stale by the lake's own versions: titles in runs of many, then what "
         "is made once for all of them, such as a training when one is due. A title that failed is left alone until "
         "its drop, the code or the configuration changes, or somebody materialises it.",
@@ -172,19 +174,24 @@ def tick(context: dg.SensorEvaluationContext, catalogue: Catalogue) -> dg.Sensor
         for title, tables in lacking(catalogue, drops, keys).items()
         if title not in busy and not catalogue.failed_before(title, drops.get(title, ""))
     }
+    waiting = settle(catalogue, drops, float(context.resources.ask_above))
+    if waiting:
+        wanted = {title: tables for title, tables in wanted.items() if title not in waiting.titles}
     memory.learn(context, catalogue, drops, wanted, keys)
     memory.forget(busy | wanted.keys())
     alone = {title: wanted.pop(title) for title in memory.deaths if title in wanted}
-    runs = [*batches(keys, wanted, int(context.resources.titles_per_run)), *batches(keys, alone, 1)]
+    gap = 0 if waiting else GAP  # a run makes all titles of its range, and those that wait are stale
+    runs = [*batches(keys, wanted, int(context.resources.titles_per_run), gap), *batches(keys, alone, 1)]
     requests = [request_of(batch) for batch in runs]
     requests += task_requests(catalogue)
-    if not requests and not running:
+    if not requests and not running and not waiting:
         requests = whole_requests(instance, catalogue)
     requests = [placed(request, catalogue.stages, context.resources.run_tags) for request in requests]
-    events = memory.news_of_health(catalogue)
+    events = [*memory.news_of_health(catalogue), *memory.news_of_approval(waiting)]
     cursor = memory.to_cursor()
     if not requests and cursor == context.cursor:
-        return dg.SkipReason(f"nothing to do; {len(running)} runs under way")
+        asked = f"; {len(waiting.titles)} titles wait for an approval: see the asset `approval`" if waiting else ""
+        return dg.SkipReason(f"nothing to do; {len(running)} runs under way{asked}")
     return dg.SensorResult(run_requests=requests, cursor=cursor, asset_events=events)
 
 
@@ -250,12 +257,14 @@ class Memory:
     since:  planned runs that ended later have not been looked at yet (seconds since the epoch).
     deaths: titles that a run was at work on when it died, with how often.
     health: of all titles, as Dagster was last told of it, and when.
+    asked:  which configuration people were last told that it waits for them; and for how many titles.
     """
 
     since: float
     deaths: dict[str, int]
     health: str = ""
     health_told: float = 0.0
+    asked: str = ""
 
     @classmethod
     def from_cursor(cls, cursor: str | None) -> "Memory":
@@ -271,6 +280,14 @@ class Memory:
             return []
         self.health, self.health_told = health, now
         return health_events(catalogue)
+
+    def news_of_approval(self, waiting: Change | None) -> Sequence[dg.AssetCheckEvaluation]:
+        """What waits for an approval, with what it takes, when that is another thing than people were told."""
+        now = f"{waiting.configuration} {len(waiting.titles)}" if waiting else ""
+        if now == self.asked:
+            return []
+        self.asked = now
+        return [waiting_event(waiting)]
 
     def learn(
         self,

@@ -290,6 +290,23 @@ TABLES: Mapping[str, Table] = {
             Column("code", "string", "The stage's code version, with the configuration that shapes its values."),
             Column("materialised_at", "timestamp", "When it was done."),
         ),
+        Table(
+            "approvals",
+            "Which configuration titles are made in: the last row's. Another one waits until a row approves of it.",
+            (),
+            ("decided_at", "configuration"),
+            (
+                Column("configuration", "string", "Hash of `tables`."),
+                Column("tables", "string", "JSON: of each table of titles, a hash of code and configuration."),
+                Column("decided_at", "timestamp", "When."),
+                Column("by", "string", "Who: a person, `automation`, or a run of the asset `approval`."),
+                Column("why", "string", "The reason, in a sentence."),
+                Column("titles", "int64", "How many titles it made stale."),
+                Column("planned_seconds", "float64", "What it was expected to take; null: not known.", nullable=True),
+                Column("planned_tokens", "int64", "Tokens, as expected; null: not known.", nullable=True),
+                Column("planned_dollars", "float64", "Their list price; null: not known.", nullable=True),
+            ),
+        ),
         _table(
             "clip_labels",
             "Labelled clips, as dropped into the landing zone.",

@@ -149,6 +149,9 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
         "by": ["gate"] * n,
         "why": ["it is no worse at any of 6 tasks"] * n,
         "comparison": ["[]"] * n,
+        "configuration": ["6" * 32] * n,
+        "tables": ["{}"] * n,
+        "titles": [3] * n,
         "failed_at": [datetime(2026, 2, 1, 12, tzinfo=UTC)] * n,
     }
     if table == "fused_embeddings":

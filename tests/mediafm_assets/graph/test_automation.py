@@ -215,6 +215,7 @@ def test_lost_contextual_embeddings_of_all_titles_are_requested_in_one_run(place
 def test_a_title_whose_film_is_gone_is_left_alone_where_the_film_is_needed(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MEDIAFM_ASK_ABOVE", "1")
     with dg.DagsterInstance.ephemeral() as instance:
         titles = land(instance, places)
         shutil.rmtree(places.landing / "titles" / titles[0])
@@ -230,6 +231,7 @@ def test_a_title_whose_film_is_gone_is_left_alone_where_the_film_is_needed(
 def test_another_configuration_requests_what_it_shapes_and_what_follows(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MEDIAFM_ASK_ABOVE", "1")
     monkeypatch.setenv("MEDIAFM_FUSION", "as_published")
     with dg.DagsterInstance.ephemeral() as instance:
         titles = land(instance, places)

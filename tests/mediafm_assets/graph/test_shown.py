@@ -18,7 +18,7 @@ from mediafm_assets.graph.shown import as_metadata, rounded
 from resources.lake import TABLES
 from tests.mediafm_assets.conftest import Places
 
-WITHOUT_ASSET = {"costs", "failures", "text_cache"}
+WITHOUT_ASSET = {"approvals", "costs", "failures", "text_cache"}
 SPECS = {spec.key.to_user_string(): spec for spec in defs().resolve_all_asset_specs()}
 
 
