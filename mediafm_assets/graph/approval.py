@@ -19,7 +19,7 @@ from typing import Any
 import dagster as dg
 
 from mediafm_assets.graph.materialise import catalogue_of
-from mediafm_assets.graph.planned import Plan, plan_of
+from mediafm_assets.graph.planned import Plan, Total, plan_of
 from mediafm_assets.graph.shown import as_metadata
 from mediafm_assets.graph.specs import OWNERS
 from mediafm_assets.graph.stage import ROOT, Stages
@@ -31,6 +31,7 @@ APPROVAL = "approval"
 """The asset by which people approve."""
 
 NOTHING_WAITS = "nothing_waits"
+SAMPLED = 500
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,17 @@ class Change:
         """Whether it makes more than that share of the catalogue stale."""
         return len(self.titles) > ask_above * self.of
 
+    @property
+    def total(self) -> Total:
+        """What it takes to make the titles again; of more than SAMPLED, about."""
+        return self.plan.total.scaled(len(self.titles) / max(1, self.plan.total.titles))
+
     @cached_property
     def plan(self) -> Plan:
-        """What it takes to make the titles again."""
+        """What it takes to make the titles again, or SAMPLED of them: a sensor must not read all texts of thousands."""
         stages = self.catalogue.stages
         wanted = {}
-        for title in sorted(self.titles):
+        for title in sorted(self.titles)[:: -(-len(self.titles) // SAMPLED) or 1]:
             tables = set(stages.with_siblings(self.catalogue.stale(title)))
             wanted[title] = [stage for stage in stages.of_scope("title") if tables & set(stage.tables)]
         return plan_of(self.catalogue, self.drops, wanted)
@@ -67,7 +73,7 @@ class Change:
         """What waits and what it takes, for people."""
         return (
             f"{len(self.titles)} of {self.of} titles would be made again, since the configuration or code of "
-            f"{', '.join(self.tables)} has changed ({self.configuration[:12]}). {self.plan.total.sentence()}."
+            f"{', '.join(self.tables)} has changed ({self.configuration[:12]}). {self.total.sentence()}."
         )
 
 
@@ -132,7 +138,7 @@ def approve(catalogue: Catalogue, by: str, why: str, found: Change | None = None
     import polars as pl
 
     configuration = wanted_configuration(catalogue)
-    total = found.plan.total if found else None
+    total = found.total if found else None
     row: dict[str, Any] = {
         "configuration": configuration_version(configuration),
         "tables": json.dumps(configuration, sort_keys=True),
@@ -162,7 +168,7 @@ def waiting_result(found: Change | None) -> dg.AssetCheckResult:
         return dg.AssetCheckResult(
             check_name=NOTHING_WAITS, asset_key=APPROVAL, passed=True, description="nothing waits for an approval"
         )
-    total = found.plan.total
+    total = found.total
     said = {
         "titles": len(found.titles),
         "seconds": total.seconds,
@@ -226,9 +232,9 @@ def approval_asset(stages: Stages) -> dg.AssetsDefinition:
         found = settle(catalogue, drops, context.resources.ask_above)
         if found and context.selected_asset_keys:
             approve(catalogue, f"run {context.run.run_id}", "approved in the UI", found)
-            yield dg.MaterializeResult(APPROVAL, metadata={"approved": found.sentence()})
+            yield dg.MaterializeResult(APPROVAL, metadata={"approved": found.sentence(), "titles": len(found.titles)})
         elif context.selected_asset_keys:
-            yield dg.MaterializeResult(APPROVAL, metadata={"approved": "nothing waited for an approval"})
+            yield dg.MaterializeResult(APPROVAL, metadata={"approved": "nothing waited for an approval", "titles": 0})
         yield waiting_result(found if not context.selected_asset_keys else None)
 
     return approval

@@ -173,18 +173,21 @@ def film_lengths(
 ) -> dict[str, float | None]:
     """How long the titles' films are, in seconds. Of a film that nobody registered yet, its header says so; of one in a
     bucket, which would have to be downloaded, the median of the registered ones has to do; None where there is none."""
-    import polars as pl
-
-    known = dict(catalogue.lake.read_whole(ROOT).select("title_id", "duration_s").rows())
-    usual = pl.Series(list(known.values()), dtype=pl.Float64).median() if known else None
-    local = "://" not in catalogue.resources["landing"].uri
     found: dict[str, float | None] = {}
     for title in titles:
-        if title in fingerprints and not catalogue.is_registered(title, fingerprints[title]):
-            found[title] = _declared_length(catalogue, title) if local else known.get(title, usual)
+        row = catalogue.title(title)
+        if title not in fingerprints or catalogue.is_registered(title, fingerprints[title]):
+            found[title] = row["duration_s"] if row else None
+        elif "://" not in catalogue.resources["landing"].uri:
+            found[title] = _declared_length(catalogue, title)
         else:
-            found[title] = known.get(title)
+            found[title] = row["duration_s"] if row else catalogue.once(_usual_length)
     return found
+
+
+def _usual_length(catalogue: Catalogue) -> float | None:
+    lengths = catalogue.lake.read_whole(ROOT)["duration_s"]
+    return None if lengths.is_empty() else float(lengths.sort()[len(lengths) // 2])
 
 
 def _declared_length(catalogue: Catalogue, title_id: str) -> float | None:

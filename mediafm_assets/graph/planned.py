@@ -50,6 +50,19 @@ class Total:
             exact=all(step.exact for step in some),
         )
 
+    def scaled(self, factor: float) -> "Total":
+        """So many times as much."""
+        if factor == 1:
+            return self
+        counts = ("titles", "steps", "untimed", "bytes", "unsized", "tokens")
+        return Total(
+            **{name: round(getattr(self, name) * factor) for name in counts},
+            seconds=self.seconds * factor,
+            gpu_seconds=self.gpu_seconds * factor,
+            dollars=None if self.dollars is None else self.dollars * factor,
+            exact=False,
+        )
+
     def sentence(self) -> str:
         """For people: "24 titles, 264 steps: 3.2 min, 0 GPU hours, 45.1 MB, 0 tokens ($0.00)"."""
         parts = [

@@ -8,7 +8,9 @@ import pytest
 
 from mediafm_assets.commands.cli import main
 from mediafm_assets.definitions import defs
+from mediafm_assets.graph import approval
 from mediafm_assets.graph.sensors import automation_sensor
+from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import resources
 from mediafm_assets.stages import all_stages
 from tests.mediafm_assets.conftest import Drop, Places
@@ -80,6 +82,19 @@ def test_a_change_waits_with_its_cost_and_a_click_lets_it_go_on(
     last = approvals(places)[-1]
     assert (last["titles"], last["why"]) == (6, "approved in the UI")
     assert last["planned_seconds"] is None or last["planned_seconds"] > 0
+
+
+def test_the_cost_for_many_titles_is_told_from_some_of_them(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDIAFM_FUSION", "as_published")
+    monkeypatch.setattr(approval, "SAMPLED", 2)
+    catalogue = Catalogue(places.lake, resources(), all_stages())
+    catalogue.read_all_titles()
+    drops = {drop.title_id: drop.drop_fingerprint for drop in resources()["landing"].look().drops}
+    found = approval.change(catalogue, drops)
+    assert found is not None
+    assert found.plan.total.titles == 2
+    assert (found.total.titles, found.total.exact) == (6, False)
+    assert found.total.seconds == pytest.approx(3 * found.plan.total.seconds)
 
 
 def test_the_command_approves_and_says_of_what(
