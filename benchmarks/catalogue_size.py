@@ -63,12 +63,14 @@ def multiply(root: Path) -> None:
     from mediafm_assets.graph.versions import Catalogue
     from mediafm_assets.settings import resources
     from mediafm_assets.stages import all_stages
+    from resources.lake import TABLES
 
     configured = resources(environment(root))
     lake = configured["lake"]
     drops = configured["landing"].look().drops
     first, others = drops[0], drops[1:]
-    for table in all_stages().title_tables[:-1]:
+    delta = (table for table in all_stages().title_tables if table in TABLES)
+    for table in (table for table in delta if (first.title_id,) in lake.data_versions(table)):
         rows = lake.read(table, title_id=first.title_id)
         catalogue = Catalogue(lake, configured, all_stages())
         catalogue.read_all_titles()

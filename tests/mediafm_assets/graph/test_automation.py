@@ -428,6 +428,7 @@ def test_every_asset_shows_owner_kind_group_description_and_columns(empty_places
             "search_index",
             "maintenance",
             "health",
+            "approval",
         ):  # these are no tables
             assert {"deltalake"} <= spec.kinds
             assert spec.metadata["dagster/column_schema"].columns
