@@ -344,7 +344,9 @@ def written_contract(table: str, written: int, broken: Sequence[str]) -> dg.Asse
     if not written and not broken:
         said = "the run wrote nothing; what is stored kept the contract when it was written"
     else:
-        said = f"{written} titles written, each keeps the contract" + (f"; {len(broken)} refused" if broken else "")
+        said = f"{written} title{'' if written == 1 else 's'} written, each keeps the contract" + (
+            f"; {len(broken)} refused" if broken else ""
+        )
     return contract_result(table, said, broken, titles_written=written)
 
 
