@@ -6,6 +6,7 @@ from mediafm_assets.graph.alerts import alert_sensor
 from mediafm_assets.graph.approval import approval_asset
 from mediafm_assets.graph.checks import asset_checks, health_asset
 from mediafm_assets.graph.materialise import title_assets
+from mediafm_assets.graph.overview import freshness_asset
 from mediafm_assets.graph.sensors import automation_sensor, landing_sensor
 from mediafm_assets.graph.whole import whole_asset
 from mediafm_assets.settings import resources
@@ -22,6 +23,7 @@ def defs() -> dg.Definitions:
             *declared("ASSETS"),
             health_asset(stages),
             approval_asset(stages),
+            freshness_asset(stages, configured),
         ],
         asset_checks=[*asset_checks(stages)],
         sensors=[landing_sensor, automation_sensor(stages), *([alert_sensor] if "webhook" in configured else [])],

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import dagster as dg
 
-from mediafm_assets.commands import approve, encoders, plan
+from mediafm_assets.commands import approve, encoders, plan, status
 from mediafm_assets.commands.budget import Budget, amount
 from mediafm_assets.graph.stage import ROOT
 from mediafm_assets.pages import commands as pages
@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     encoders.declare(commands)
     plan.declare(commands)
     commands.add_parser("approve", help="let the daemon make titles again for the configuration that is set now")
+    status.declare(commands)
     pages.declare(commands)
     ui = commands.add_parser("ui", help="open the Dagster UI, with sensors and automation, on the same instance")
     ui.add_argument("--port", type=int, default=3000)
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own calls of its own previews
     try:
-        if options.command not in (*pages.COMMANDS, "plan", "approve"):  # readers have no use for an instance
+        if options.command not in (*pages.COMMANDS, "plan", "approve", "status"):  # readers have no use for an instance
             prepare_instance()
         if options.command == "ui":
             open_ui(options.port)
@@ -102,6 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
             return plan.run(options)
         if options.command == "approve":
             return approve.run()
+        if options.command == "status":
+            return status.status(options.title, options.why)
         from mediafm_assets.commands import headless
 
         if options.command == "encoders":

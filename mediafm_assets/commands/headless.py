@@ -21,6 +21,7 @@ from mediafm_assets.graph.approval import change
 from mediafm_assets.graph.forecast import COSTS
 from mediafm_assets.graph.health import failure_sentence, health_events
 from mediafm_assets.graph.materialise import FORCED, preflight
+from mediafm_assets.graph.overview import refresh
 from mediafm_assets.graph.plan import GAP, Batch, batches, discard_damaged, due, lacking, tasks_to_make
 from mediafm_assets.graph.planned import plan_of, plan_of_all
 from mediafm_assets.graph.sensors import PROCESS_TAG, end_runs_of_dead_processes, landed, process_identity, told_before
@@ -153,7 +154,7 @@ def materialize(
         if not only or train:
             materialise_the_rest(work, drops, train)
         if work.runs:
-            for event in health_events(work.catalogue()):
+            for event in (*health_events(work.catalogue()), *refresh(work.catalogue(), work.landing.look())):
                 work.instance.report_runless_asset_event(event)
         return report(work, len(drops))
 

@@ -13,6 +13,7 @@ from mediafm_assets.graph.adoption import adopt
 from mediafm_assets.graph.approval import Change, settle, waiting_event
 from mediafm_assets.graph.health import HEARTBEAT, failure_events, health_events, health_version
 from mediafm_assets.graph.materialise import PLANNED, catalogue_of, write_failure
+from mediafm_assets.graph.overview import refresh, sight
 from mediafm_assets.graph.partitions import tasks_partitions, titles_partitions
 from mediafm_assets.graph.plan import (
     GAP,
@@ -29,7 +30,7 @@ from mediafm_assets.graph.stage import Stage, Stages
 from mediafm_assets.graph.versions import Catalogue, digest
 from resources.errors import BadInput
 from resources.lake import DeltaLake
-from resources.landing import LandingZone
+from resources.landing import Landing, LandingZone
 
 DATA_VERSION = "dagster/data_version"
 """Tag of an event: the version of what it tells of."""
@@ -163,7 +164,8 @@ def tick(context: dg.SensorEvaluationContext, catalogue: Catalogue) -> dg.Sensor
     memory = Memory.from_cursor(context.cursor)
     for sentence in discard_damaged(catalogue.lake):
         context.log.warning(sentence)
-    drops = {drop.title_id: drop.drop_fingerprint for drop in context.resources.landing.look().drops}
+    landing = context.resources.landing.look()
+    drops = {drop.title_id: drop.drop_fingerprint for drop in landing.drops}
     keys = instance.get_dynamic_partitions("titles")
     catalogue.read_all_titles()
     running = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
@@ -187,7 +189,11 @@ def tick(context: dg.SensorEvaluationContext, catalogue: Catalogue) -> dg.Sensor
     if not requests and not running and not waiting:
         requests = whole_requests(instance, catalogue)
     requests = [placed(request, catalogue.stages, context.resources.run_tags) for request in requests]
-    events = [*memory.news_of_health(catalogue), *memory.news_of_approval(waiting)]
+    events = [
+        *memory.news_of_health(catalogue),
+        *memory.news_of_approval(waiting),
+        *memory.news_of_freshness(catalogue, landing),
+    ]
     cursor = memory.to_cursor()
     if not requests and cursor == context.cursor:
         asked = f"; {len(waiting.titles)} titles wait for an approval: see the asset `approval`" if waiting else ""
@@ -258,6 +264,7 @@ class Memory:
     deaths: titles that a run was at work on when it died, with how often.
     health: of all titles, as Dagster was last told of it, and when.
     asked:  which configuration people were last told that it waits for them; and for how many titles.
+    freshness: everything that the table `freshness` is made from, when it was last made.
     """
 
     since: float
@@ -265,6 +272,7 @@ class Memory:
     health: str = ""
     health_told: float = 0.0
     asked: str = ""
+    freshness: str = ""
 
     @classmethod
     def from_cursor(cls, cursor: str | None) -> "Memory":
@@ -288,6 +296,16 @@ class Memory:
             return []
         self.asked = now
         return [waiting_event(waiting)]
+
+    def news_of_freshness(
+        self, catalogue: Catalogue, landing: Landing
+    ) -> Sequence[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+        """What Dagster is to be told of the table `freshness`, which is written anew when something has changed."""
+        seen = sight(catalogue, landing)
+        if seen == self.freshness:
+            return []
+        self.freshness = seen
+        return refresh(catalogue, landing)
 
     def learn(
         self,

@@ -230,6 +230,22 @@ class Catalogue:
             if table != ROOT and self.made_now(table, title_id) is not None and not self.is_fresh(table, title_id):
                 yield table
 
+    def made_from(self, table: str, title_id: str | None = None) -> dict[str, str]:
+        """What decides the version of the title's table, by name: the code, the resource that shapes the values, and
+        the inputs that are there. Without a title, of what is not made title by title."""
+        recipe = self.stages.recipe[table]
+        found = {"code": recipe.code}
+        if key := recipe.shaped_by:  # what decides how an encoder is trained, say, is no space
+            found[key] = self.space(key) if title_id is not None else self.resources[key].config_key()
+        for name in recipe.inputs:
+            if title_id is not None:
+                version = self._input_version(name, title_id)
+            else:
+                version = self._of_all(name) if name in self.stages.by_table else None
+            if version is not None:
+                found[name] = version
+        return found
+
     def waits_for(self, table: str) -> str | None:
         """What is made once for all that the titles' table needs, itself or in its inputs, and that is not there."""
         for name in self.stages.recipe[table].inputs:

@@ -16,7 +16,9 @@ def as_markdown() -> str:
     for table in TABLES.values():
         key = ", ".join(f"`{name}`" for name in (*table.partition_by, *table.key))
         partitions = ", ".join(f"`{name}`" for name in table.partition_by)
-        divided = f"Partitioned by {partitions}." if partitions else "Not partitioned; rows are only added."
+        replaced = any(column.name == "data_version" for column in table.columns)
+        whole = "it is replaced whole" if replaced else "rows are only added"
+        divided = f"Partitioned by {partitions}." if partitions else f"Not partitioned; {whole}."
         lines += [
             "",
             f"## {table.name}",

@@ -37,8 +37,8 @@ class Column:
 class Table:
     """A Delta table.
 
-    partition_by: its partition columns; they are also its first columns. A table without any is only added to, and its
-                  rows have no data version.
+    partition_by: its partition columns; they are also its first columns. A table without any is only added to, unless
+                  its rows have a data version: then it is replaced whole.
     key:          columns that name a row within a partition.
     """
 
@@ -306,6 +306,24 @@ TABLES: Mapping[str, Table] = {
                 Column("planned_tokens", "int64", "Tokens, as expected; null: not known.", nullable=True),
                 Column("planned_dollars", "float64", "Their list price; null: not known.", nullable=True),
             ),
+        ),
+        _table(
+            "freshness",
+            "What is fresh, stale, missing, failed or waiting, and why: of each title in each table, and of what is "
+            "made once for all titles. Written by the daemon and the command when something changes.",
+            (),
+            ("table", "title_id"),
+            Column("table", "string", "The table, or what else a stage makes."),
+            Column("title_id", "string", "The title; empty: not made title by title."),
+            Column("state", "string", "fresh, stale, missing, failed or waiting."),
+            Column("reason", "string", "Why it is not fresh, in one sentence; empty when it is."),
+            Column("stored_version", "string", "The data version that is stored; null where none is.", nullable=True),
+            Column("wanted_version", "string", "The one that it would get now; null while unknown.", nullable=True),
+            Column("since", "timestamp", "Since when it is so, or was first seen to be so."),
+            Column("run_id", "string", "The Dagster run that made it, or failed to.", nullable=True),
+            Column("seconds", "float64", "How long that took; all tables made in one go together.", nullable=True),
+            Column("dollars", "float64", "The list price of the tokens it took.", nullable=True),
+            Column("made_from", "string", "JSON: what the stored version was made from, as far as it was seen."),
         ),
         _table(
             "clip_labels",

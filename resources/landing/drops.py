@@ -36,7 +36,8 @@ class Drop:
     """A complete title folder.
 
     `drop_fingerprint` is cheap (32 hex digits over names, sizes and modification times or ETags): a changed value
-    means "look again", not "the content changed". `extra` keeps what title.json said besides the known keys.
+    means "look again", not "the content changed". `files` has the same for each file by its name. `extra` keeps what
+    title.json said besides the known keys.
     `landed_at` is title.json's modification time, UTC.
     """
 
@@ -53,6 +54,7 @@ class Drop:
     text_tracks: list[TextTrack]
     extra: dict[str, Any]
     drop_fingerprint: str
+    files: Mapping[str, str]
     landed_at: datetime
 
 

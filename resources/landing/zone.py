@@ -263,6 +263,7 @@ class LandingZone(dg.ConfigurableResource):
             media_uri=place.uri(f"titles/{title_id}/{said['media']}"),
             text_tracks=[track_of(file.name, said["media"]) for file in files if is_timed_text(file.name)],
             drop_fingerprint=digest.hexdigest(),
+            files={file.name: f"{file.size} {file.version}" for file in files},
             landed_at=datetime.fromtimestamp(by_name["title.json"].modified, UTC),
         )
 

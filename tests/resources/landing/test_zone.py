@@ -78,9 +78,11 @@ def test_a_complete_folder_is_a_drop_with_everything_title_json_said(tmp_path: P
         text_tracks=[],
         extra={"year": 1999, "cast": {"lead": ["X"]}},
         drop_fingerprint=drop.drop_fingerprint,
+        files=drop.files,
         landed_at=datetime.fromtimestamp((folder / "title.json").stat().st_mtime, UTC),
     )
     assert len(drop.drop_fingerprint) == 32
+    assert drop.files.keys() == {"film.mp4", "title.json"}
     assert LandingZone(uri=str(tmp_path)).drop("t-1.x_Y") == drop
 
 

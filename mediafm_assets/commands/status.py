@@ -1,0 +1,102 @@
+"""`mediafm status`: what is fresh, stale, missing, failed or waiting, and why. It looks, and changes nothing."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from mediafm_assets.graph.freshness import STATES, look, root_of
+from mediafm_assets.graph.overview import by_table, counts
+from mediafm_assets.graph.versions import Catalogue
+from mediafm_assets.settings import ConfigurationError, resources
+from mediafm_assets.stages import all_stages
+from resources.errors import BadInput, one_line, printable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+NAMED = 3
+"""Titles that are named of those with the same reason."""
+
+
+def declare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    status = commands.add_parser("status", help="what is fresh, stale, missing, failed or waiting, and why")
+    status.add_argument("--title", metavar="ID", help="only of this title, table by table")
+    status.add_argument("--why", action="store_true", help="with the reasons")
+
+
+def status(title_id: str | None, why: bool) -> int:
+    """Print it. Returns the exit status: 1 for a title that nobody knows."""
+    configured = resources()
+    try:
+        landing = configured["landing"].look()
+    except BadInput as error:
+        raise ConfigurationError(f"MEDIAFM_LANDING: {error}") from error
+    rows = look(Catalogue(configured["lake"], configured, all_stages()), landing)
+    if title_id is None:
+        print(summary(rows))
+        if why and (said := reasons(rows)):
+            print("\n" + said)
+        return 0
+    found = rows.filter(title_id=title_id)
+    if not title_id or found.is_empty():
+        print(
+            f"mediafm: there is no title {printable(title_id)} in the landing zone or the lake; `mediafm status --why` "
+            "names those that are not fresh",
+            file=sys.stderr,
+        )
+        return 1
+    print(of_title(found, why))
+    return 0
+
+
+def summary(rows: "pl.DataFrame") -> str:
+    """The number of rows in each state, table by table, and of titles as a whole."""
+    import polars as pl
+
+    lines = [f"{'':<24}" + "".join(f"{state:>9}" for state in STATES)]
+    for table, found in by_table(rows).items():
+        lines.append(f"{table:<24}" + "".join(f"{number or '':>9}" for number in counts(found).values()))
+    of_titles = rows.filter(pl.col("title_id") != "")
+    titles = of_titles.group_by("title_id").agg(
+        failed=(pl.col("state") == "failed").any(), done=pl.col("state").is_in(["fresh", "waiting"]).all()
+    )
+    failed, done = len(titles.filter("failed")), len(titles.filter("done"))
+    left = len(titles) - failed - done
+    lines += ["", f"{len(titles)} titles: {done} with nothing left to make, {left} to be made, {failed} failed"]
+    return "\n".join(lines)
+
+
+def reasons(rows: "pl.DataFrame") -> str:
+    """Each reason once, with the tables and titles that it holds of, what failed first."""
+    import polars as pl
+
+    order = ("failed", "stale", "missing", "waiting")
+    roots = {reason: root_of(reason) for reason in rows["reason"].unique()}
+    grouped = (
+        rows.filter(pl.col("state") != "fresh")
+        .with_columns(pl.col("reason").replace_strict(roots))
+        .group_by("state", "reason", "title_id", maintain_order=True)
+        .agg("table")
+        .group_by("state", "reason", "table", maintain_order=True)
+        .agg("title_id")
+    )
+    lines = []
+    for row in sorted(grouped.iter_rows(named=True), key=lambda row: order.index(row["state"])):
+        titles = [printable(title) for title in row["title_id"] if title]
+        more = f" and {len(titles) - NAMED} more" if len(titles) > NAMED else ""
+        named = f" of {', '.join(titles[:NAMED])}{more}" if titles else ""
+        lines.append(f"{row['state']}: {', '.join(row['table'])}{named}: {one_line(row['reason'])}")
+    return "\n".join(lines)
+
+
+def of_title(rows: "pl.DataFrame", why: bool) -> str:
+    """A line for each table: its state, since when, what it took and by which run."""
+    lines = [f"{'':<24}{'state':<9}{'since':<18}{'seconds':>8}  run"]
+    for row in rows.iter_rows(named=True):
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.2f}"
+        run = (row["run_id"] or "").split("-")[0]
+        said = f"{row['table']:<24}{row['state']:<9}{row['since']:%Y-%m-%d %H:%M}  {seconds:>8}  {run}"
+        lines.append(said.rstrip())
+        if why and row["reason"]:
+            lines.append(f"{'':<24}{one_line(row['reason'])}")
+    return "\n".join(lines)

@@ -1,0 +1,358 @@
+"""What is fresh, stale, missing, failed or waiting, and why: the rows of the table `freshness`.
+
+Everything comes from the tables' logs and the versions in them, the landing zone's names, and the small tables
+`titles`, `failures`, `costs` and `freshness` itself. A version is a hash, which does not tell what it was made from; so
+each row keeps that from when it was last seen fresh, and what differs from it now is why the row is stale.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from mediafm_assets.graph.health import later_tables
+from mediafm_assets.graph.plan import TaskToMake, tasks_to_make
+from mediafm_assets.graph.reasons import changed_files, changed_parts, differences, made_from
+from mediafm_assets.graph.stage import ROOT, Stage
+from mediafm_assets.graph.versions import PROMOTIONS, Catalogue, digest
+from mediafm_assets.graph.whole import missing_input
+from resources.errors import BadInput
+from resources.lake import DeltaLake, typed_rows
+from resources.landing import Drop, Landing
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FRESHNESS = "freshness"
+STATES = ("fresh", "stale", "missing", "failed", "waiting")
+BETWEEN = "its {} are {}: "
+"""What stands between a table and the reason why what it is made from is not fresh."""
+UNSEEN = "something that it is made from, or by, is another one than when it was made; which was not seen"
+
+
+class Row(NamedTuple):
+    """A row of the table, in its order, without the data version."""
+
+    table: str
+    title_id: str
+    state: str
+    reason: str
+    stored_version: str | None
+    wanted_version: str | None
+    since: datetime
+    run_id: str | None
+    seconds: float | None
+    dollars: float | None
+    made_from: str
+
+
+class Verdict(NamedTuple):
+    """A state and why. root: the reason without what lies between the table and it."""
+
+    state: str
+    reason: str = ""
+    root: str = ""
+
+
+class Before(NamedTuple):
+    """What the stored row says."""
+
+    state: str
+    reason: str
+    stored_version: str | None
+    since: datetime
+    made_from: str
+
+
+class Taken(NamedTuple):
+    """What making it took, the last time that it was tried."""
+
+    run_id: str
+    seconds: float | None
+    dollars: float | None
+    made: bool
+    at: datetime
+
+
+FRESH = Verdict("fresh")
+
+
+@dataclass
+class Look:
+    """One look at everything, for its rows. now: what a change that is first seen is dated."""
+
+    catalogue: Catalogue
+    landing: Landing
+    now: datetime
+
+    @cached_property
+    def drops(self) -> Mapping[str, Drop]:
+        return {drop.title_id: drop for drop in self.landing.drops}
+
+    @cached_property
+    def unusable(self) -> Mapping[str, Verdict]:
+        """Of folders of the landing zone that are no complete drop."""
+        failed = {
+            problem.title_id: Verdict("failed", f"landing: {problem.reason}") for problem in self.landing.problems
+        }
+        waiting = {problem.title_id: Verdict("waiting", problem.reason) for problem in self.landing.waiting}
+        return {**failed, **waiting}
+
+    @cached_property
+    def before(self) -> Mapping[tuple[str, str], Before]:
+        columns = ("table", "title_id", *Before._fields)
+        rows = self.catalogue.lake.read_whole(FRESHNESS).select(columns)
+        return {(table, title): Before(*said) for table, title, *said in rows.iter_rows()}
+
+    @cached_property
+    def taken(self) -> Mapping[tuple[str, str], Taken]:
+        """By stage and title."""
+        import polars as pl
+
+        key = [pl.col("stage"), pl.col("title_id").fill_null("")]
+        said = [name if name != "at" else "materialised_at" for name in Taken._fields]
+        costs = self.catalogue.lake.read_whole("costs").sort("materialised_at").select(*key, *said)
+        last = costs.unique(["stage", "title_id"], keep="last")
+        return {(stage, title): Taken(*took) for stage, title, *took in last.iter_rows()}
+
+    @cached_property
+    def waits(self) -> Mapping[str, str | None]:
+        return {table: self.catalogue.waits_for(table) for table in self.catalogue.stages.title_tables}
+
+    # ---- rows ----------------------------------------------------------------------------------------------------
+
+    def rows(self) -> Iterator[Row]:
+        self.catalogue.read_all_titles()
+        registered = {title for (title,) in self.catalogue.stored_in(ROOT)}
+        for title_id in sorted(registered | self.drops.keys() | self.unusable.keys() | self.catalogue.failures.keys()):
+            yield from self.title(title_id)
+        for stage in self.catalogue.stages.of_scope("catalogue"):
+            for table in stage.tables:
+                yield self.row(table, "", *self.whole(stage, table))
+        yield from self.tasks()
+
+    def row(
+        self,
+        table: str,
+        title_id: str,
+        verdict: Verdict,
+        stored: str | None,
+        wanted: str | None,
+        parts: Mapping[str, str],
+    ) -> Row:
+        """parts: what it would be made from now."""
+        before = self.before.get((table, title_id))
+        took = self.took(self.catalogue.stages.by_table[table], title_id)
+        run_id = took.run_id if took else None
+        since = self.now
+        if before and (before.state, before.reason) == verdict[:2]:
+            since = before.since
+        elif verdict.state == "fresh" and took:
+            since = took.at
+        if verdict.state == "fresh":
+            remembered = json.dumps(parts, ensure_ascii=False)
+        else:
+            remembered = before.made_from if before and before.stored_version == stored else "{}"
+        if verdict.state == "failed" and (failure := self.catalogue.failures.get(title_id)):
+            run_id, since = failure["run_id"], failure["failed_at"]
+        seconds, dollars = (took.seconds, took.dollars) if took else (None, None)
+        state, reason, _ = verdict
+        return Row(table, title_id, state, reason, stored, wanted, since, run_id, seconds, dollars, remembered)
+
+    def took(self, stage: Stage, title_id: str) -> Taken | None:
+        """What the title took of the stage, or, where it was made later with all others by a promotion, in which
+        run."""
+        own = self.taken.get((stage.name, title_id))
+        of_all = self.taken.get((PROMOTIONS, "")) if title_id and PROMOTIONS in stage.inputs else None
+        if of_all is None or (own and own.at > of_all.at):
+            return own
+        return of_all._replace(seconds=None, dollars=None)
+
+    def remembered(self, table: str, title_id: str) -> dict[str, str]:
+        """What the table was made from when it was last seen fresh; empty where it never was."""
+        before = self.before.get((table, title_id))
+        found: dict[str, str] = json.loads(before.made_from) if before else {}
+        return found
+
+    # ---- what is made title by title -----------------------------------------------------------------------------
+
+    def title(self, title_id: str) -> Iterator[Row]:
+        catalogue = self.catalogue
+        verdicts: dict[str, Verdict] = {}
+        drop, row = self.drops.get(title_id), catalogue.title(title_id)
+        unread = drop is not None and row is not None and drop.drop_fingerprint != row["drop_fingerprint"]
+        files: list[str] = []
+        parts: frozenset[str] = frozenset()
+        if unread and drop and row:
+            known = self.remembered(ROOT, title_id)
+            files = changed_files(drop, known) if known else ["a file of its folder changed; which was not seen"]
+            parts = changed_parts(drop, row, known)
+        for table in catalogue.stages.title_tables:
+            stored = catalogue.stored(table, title_id)
+            if table == ROOT:
+                now = {"code": catalogue.stages.recipe[ROOT].code, **(drop.files if drop else {})}
+            else:
+                now = made_from(catalogue, table, title_id) if row else {}
+            if table == ROOT and drop is None:  # its files are as they were
+                now |= self.remembered(ROOT, title_id)
+            verdict = self.of_title(table, title_id, now, files, parts, verdicts)
+            verdicts[table] = verdict
+            changed = verdict.state != "fresh" and bool(files)
+            yield self.row(
+                table, title_id, verdict, stored, None if changed else catalogue.made_now(table, title_id), now
+            )
+
+    def of_title(
+        self,
+        table: str,
+        title_id: str,
+        now: Mapping[str, str],
+        files: list[str],
+        parts: frozenset[str],
+        verdicts: Mapping[str, Verdict],
+    ) -> Verdict:
+        """files: phrases for what changed in a drop that was not read since. parts: those that may have changed so.
+        verdicts: of the tables before this one."""
+        catalogue, recipe = self.catalogue, self.catalogue.stages.recipe[table]
+        inputs = [name for name in recipe.inputs if verdicts.get(name, FRESH).state != "fresh"]
+        touched = bool(files) and (table == ROOT or bool(parts & set(recipe.inputs)))
+        if table == ROOT and title_id in self.unusable:
+            return self.unusable[title_id]
+        if catalogue.is_fresh(table, title_id) and not touched and not inputs:
+            return FRESH
+        failure = catalogue.failures.get(title_id)
+        if failure and table in later_tables(catalogue.stages, failure["stage"]):
+            return Verdict("failed", f"{failure['stage']}: {failure['reason']}")
+        if catalogue.title(title_id) is None:
+            return self.unregistered(table, title_id)
+        if waits := self.waits[table]:
+            return self.waiting(waits)
+        state = "missing" if catalogue.stored(table, title_id) is None else "stale"
+        if touched:
+            root = "; ".join(files[:3])
+            return Verdict("stale", root + self.gone(table, title_id), root)
+        if inputs:
+            of = verdicts[inputs[0]]
+            root = of.root or of.reason
+            return Verdict(state, f"{BETWEEN.format(inputs[0], of.state)}{root}", root)
+        return self.changed(table, title_id, state, now)
+
+    def changed(self, table: str, title_id: str, state: str, now: Mapping[str, str]) -> Verdict:
+        """Of a table whose inputs are all fresh: what differs from when it was."""
+        stages = self.catalogue.stages
+        known = self.remembered(table, title_id)
+        reasons = list(differences(stages.recipe[table], stages, known, now)) if known else []
+        if state == "missing" and not reasons:
+            root = "its files were lost or taken away" if known else "not made yet"
+        else:
+            state, root = "stale", "; ".join(reasons[:3]) or UNSEEN
+        return Verdict(state, root + self.gone(table, title_id), root)
+
+    def gone(self, table: str, title_id: str) -> str:
+        """What to add to the reason when it cannot be made again."""
+        needed = table in self.catalogue.stages.need_the_drop and title_id not in self.drops
+        return "; its drop is gone from the landing zone" if needed else ""
+
+    def unregistered(self, table: str, title_id: str) -> Verdict:
+        if title_id in self.unusable:
+            return self.unusable[title_id]
+        if waits := self.waits[table]:
+            return self.waiting(waits)
+        drop = self.drops.get(title_id)
+        return Verdict("missing", f"landed on {drop.landed_at:%Y-%m-%d %H:%M} UTC and not made yet" if drop else "gone")
+
+    def waiting(self, needed: str) -> Verdict:
+        """For what is made once for all titles."""
+        newest = self.catalogue.newest_encoder
+        if needed != PROMOTIONS:
+            return Verdict("waiting", f"needs {needed}, which are not there yet")
+        return Verdict("waiting", f"needs the decision on the encoder {newest}" if newest else "needs an encoder")
+
+    # ---- what is not -----------------------------------------------------------------------------------------------
+
+    def whole(self, stage: Stage, table: str) -> tuple[Verdict, str | None, str | None, Mapping[str, str]]:
+        """A verdict on what is made once for all titles, with the versions stored and wanted."""
+        catalogue = self.catalogue
+        stored, now = catalogue.stored(table), catalogue.made_from(table)
+        missing = "missing" if stored is None else "stale"
+        if stage.due:
+            of_all = catalogue.stored_in(table)
+            stored = stored or (of_all[max(of_all)] if of_all else None)  # of the newest, if it is not in use
+            missing = "missing" if stored is None else "stale"
+            if stage.due(catalogue):
+                reason = "none is there yet" if stored is None else "it is due again: enough has changed since"
+                return self.failed_or(stage, Verdict(missing, reason)), stored, None, now
+            return (Verdict("waiting", "not due yet") if stored is None else FRESH), stored, None, now
+        try:
+            wanted = catalogue.version_of(stage)
+        except BadInput as error:
+            return Verdict("failed", str(error)), stored, None, now
+        if wanted is None:
+            return Verdict("waiting", missing_input(catalogue, stage)), stored, None, now
+        if wanted in catalogue.stored_in(stage.name).values():
+            return FRESH, stored, wanted, now
+        verdict = Verdict("missing", "not made yet")
+        known = self.remembered(table, "")
+        if stored or known:
+            reasons = list(differences(catalogue.stages.recipe[table], catalogue.stages, known, now)) if known else []
+            verdict = Verdict("stale", "; ".join(reasons[:3]) or UNSEEN)
+        return self.failed_or(stage, verdict), stored, wanted, now
+
+    def failed_or(self, stage: Stage, verdict: Verdict) -> Verdict:
+        """The verdict, unless it was tried and failed."""
+        took = self.taken.get((stage.name, ""))
+        return (
+            verdict if took is None or took.made else Verdict("failed", f"run {took.run_id} failed; its page says why")
+        )
+
+    def tasks(self) -> Iterator[Row]:
+        """A row for each table that is made for each task: all its tasks together."""
+        todo: dict[str, list[TaskToMake]] = {}
+        for task in tasks_to_make(self.catalogue):
+            todo.setdefault(task.stage.name, []).append(task)
+        for stage in self.catalogue.stages.of_scope("task"):
+            tasks = todo.get(stage.name, [])
+            problems = [f"{task.task}: {task.problem}" for task in tasks if task.problem]
+            stored = self.catalogue.stored_in(stage.name)
+            if problems:
+                verdict = Verdict("failed", "; ".join(problems))
+            elif tasks:
+                named = ", ".join(task.task for task in tasks)
+                verdict = Verdict("stale", f"the labels of {named} changed")
+                if not stored:
+                    verdict = Verdict("missing", f"labels of {named} landed and are not read yet")
+            else:
+                verdict = FRESH if stored else Verdict("waiting", "no label file has landed")
+            version = digest(*(f"{key} {version}" for (key,), version in sorted(stored.items()))) if stored else None
+            for table in stage.tables:
+                yield self.row(table, "", verdict, version, version if verdict is FRESH else None, {})
+
+
+def root_of(reason: str) -> str:
+    """The reason without what lies between the table and it."""
+    return re.sub("^" + BETWEEN.format("[a-z_]+", f"(?:{'|'.join(STATES)})"), "", reason)
+
+
+# ---- the table -----------------------------------------------------------------------------------------------------
+
+
+def look(catalogue: Catalogue, landing: Landing) -> "pl.DataFrame":
+    """The rows as they are now, title by title; nothing is written."""
+    import polars as pl
+
+    rows = list(Look(catalogue, landing, datetime.now(UTC)).rows())
+    return pl.DataFrame(rows, schema=typed_rows(FRESHNESS, []).schema, orient="row")
+
+
+def write(lake: DeltaLake, rows: "pl.DataFrame") -> bool:
+    """Replace the table by the rows, unless it holds just these. Returns whether it was written."""
+    content = rows.write_ipc(None).getvalue()
+    version = hashlib.blake2b(content, digest_size=16).hexdigest()
+    if lake.data_versions(FRESHNESS).get(()) == version:
+        return False
+    lake.write(FRESHNESS, {}, rows, version)
+    return True

@@ -1,0 +1,156 @@
+"""The asset `freshness`: what Dagster is told of the table, and a check for each table that says how it is."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mediafm_assets.graph.freshness import FRESHNESS, STATES, look, write
+from mediafm_assets.graph.health import SHOWN
+from mediafm_assets.graph.materialise import catalogue_of
+from mediafm_assets.graph.shown import as_metadata
+from mediafm_assets.graph.specs import OWNERS, table_metadata
+from mediafm_assets.graph.stage import Stages
+from mediafm_assets.graph.versions import Catalogue, digest
+from resources.lake import TABLES, DeltaLake
+from resources.landing import Landing
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LISTED = 50
+"""Rows that the asset's page shows."""
+
+
+def counts(rows: "pl.DataFrame") -> dict[str, int]:
+    """How many of the rows are in each state, in the order of `STATES`."""
+    found = dict(rows["state"].value_counts().rows())
+    return {state: found.get(state, 0) for state in STATES}
+
+
+def by_table(rows: "pl.DataFrame") -> "dict[str, pl.DataFrame]":
+    """The rows of each table, in the order of the rows."""
+    return {str(table): found for (table,), found in rows.partition_by("table", as_dict=True).items()}
+
+
+def in_words(found: Mapping[str, int]) -> str:
+    """Such as "23 fresh, 1 stale, 1 failed"."""
+    return ", ".join(f"{number} {state}" for state, number in found.items() if number or state == "fresh")
+
+
+def sentences(rows: "pl.DataFrame") -> list[str]:
+    """Each row's reason, with its title."""
+    of = rows.select("title_id", "reason").iter_rows()
+    return [f"{title_id}: {reason}" if title_id else reason for title_id, reason in of]
+
+
+def shown_metadata(rows: "pl.DataFrame") -> dict[str, Any]:
+    """The numbers, table by table, and the first rows that are not fresh, those that failed before the others."""
+    import polars as pl
+
+    lines = [f"| table | {' | '.join(STATES)} |", f"|{'---|' * (1 + len(STATES))}"]
+    for table, found in by_table(rows).items():
+        lines.append(f"| [{table}](/assets/{table}) | {' | '.join(str(n) for n in counts(found).values())} |")
+    columns = ("title_id", "table", "state", "reason", "since", "seconds", "run_id")
+    listed = rows.filter(pl.col("state") != "fresh").sort(pl.col("state") != "failed", maintain_order=True)
+    records = [
+        dg.TableRecord({name: value if isinstance(value, float) else str(value or "") for name, value in row.items()})
+        for row in listed.select(columns).head(LISTED).iter_rows(named=True)
+    ]
+    schema = dg.TableSchema([dg.TableColumn(name, "float" if name == "seconds" else "string") for name in columns])
+    return {
+        **counts(rows),
+        "tables": dg.MetadataValue.md("\n".join(lines)),
+        f"not fresh, {len(records)} of {len(listed)}": dg.MetadataValue.table(records, schema),
+    }
+
+
+def check_of(table: str, rows: "pl.DataFrame") -> dict[str, Any]:
+    """How the table is, as its check says: it warns of what failed; what is stale, missing or waiting is made yet."""
+    import polars as pl
+
+    failed = sentences(rows.filter(state="failed"))
+    others = sentences(rows.filter(~pl.col("state").is_in(["fresh", "failed"])))
+    reasons = (failed or others)[:3]
+    return {
+        "check_name": table,
+        "asset_key": dg.AssetKey(FRESHNESS),
+        "passed": not failed,
+        "severity": dg.AssetCheckSeverity.WARN,
+        "description": in_words(counts(rows)) + (f": {'; '.join(reasons)}" if reasons else ""),
+        "metadata": as_metadata(
+            {
+                **counts(rows),
+                **({"failures": failed[:SHOWN]} if failed else {}),
+                **({"reasons": others[:SHOWN]} if others else {}),
+            }
+        ),
+    }
+
+
+def refresh(catalogue: Catalogue, landing: Landing) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    """Write the table anew if something changed; the events to tell Dagster of: none, if nothing did."""
+    before = by_table(catalogue.lake.read_whole(FRESHNESS))
+    rows = look(catalogue, landing)
+    if not write(catalogue.lake, rows):
+        return []
+    events: list[dg.AssetMaterialization | dg.AssetCheckEvaluation] = [
+        dg.AssetMaterialization(FRESHNESS, metadata=metadata_of(catalogue.lake, rows))
+    ]
+    for table, found in by_table(rows).items():
+        said = check_of(table, found)
+        if table not in before or check_of(table, before[table]) != said:
+            events.append(dg.AssetCheckEvaluation(**said))
+    return events
+
+
+def metadata_of(lake: DeltaLake, rows: "pl.DataFrame") -> dict[str, Any]:
+    return as_metadata({**lake.write_metadata(FRESHNESS, {}), **shown_metadata(rows)})
+
+
+def sight(catalogue: Catalogue, landing: Landing) -> str:
+    """Changes with everything that the table is made from: while it is the same, nobody needs to look closely."""
+    lake, stages = catalogue.lake, catalogue.stages
+    versions = {table: lake.table_version(table) for table in TABLES if table != FRESHNESS}
+    drops = {drop.title_id: drop.drop_fingerprint for drop in landing.drops}
+    others = {problem.title_id: problem.reason for problem in (*landing.problems, *landing.waiting)}
+    spaces = {key: catalogue.space(key) for key in stages.shaping}
+    codes = {table: recipe.code for table, recipe in stages.recipe.items()}
+    return digest(json.dumps([versions, drops, others, spaces, codes], sort_keys=True))
+
+
+def freshness_asset(stages: Stages, resources: Mapping[str, Any]) -> dg.AssetsDefinition:
+    """The asset that says what is fresh, and why the rest is not."""
+
+    @dg.multi_asset(
+        name=FRESHNESS,
+        specs=[
+            dg.AssetSpec(
+                FRESHNESS,
+                group_name="operations",
+                owners=OWNERS,
+                kinds={"deltalake"},
+                description=f"{TABLES[FRESHNESS].description} Materialise it to look at once; `mediafm status --why` "
+                "says the same.",
+                metadata=table_metadata(FRESHNESS, resources["lake"]),
+            )
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(
+                table, asset=FRESHNESS, description=f"How many are fresh in {table}, and why the others are not."
+            )
+            for stage in stages.all
+            for table in stage.tables
+        ],
+        required_resource_keys=stages.resource_keys.union(*(stage.resource_keys for stage in stages.all)),
+    )
+    def freshness(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        catalogue = catalogue_of(context, stages, frozenset().union(*(stage.resource_keys for stage in stages.all)))
+        rows = look(catalogue, context.resources.landing.look())
+        write(catalogue.lake, rows)
+        yield dg.MaterializeResult(FRESHNESS, metadata=metadata_of(catalogue.lake, rows))
+        for table, found in by_table(rows).items():
+            yield dg.AssetCheckResult(**check_of(table, found))
+
+    return freshness
