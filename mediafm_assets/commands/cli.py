@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import dagster as dg
 
-from mediafm_assets.commands import approve, encoders, plan, status
+from mediafm_assets.commands import approve, encoders, explain, plan, status
 from mediafm_assets.commands.budget import Budget, amount
 from mediafm_assets.graph.stage import ROOT
 from mediafm_assets.pages import commands as pages
@@ -80,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     plan.declare(commands)
     commands.add_parser("approve", help="let the daemon make titles again for the configuration that is set now")
     status.declare(commands)
+    explain.declare(commands)
     pages.declare(commands)
     ui = commands.add_parser("ui", help="open the Dagster UI, with sensors and automation, on the same instance")
     ui.add_argument("--port", type=int, default=3000)
@@ -105,6 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
             return approve.run()
         if options.command == "status":
             return status.status(options.title, options.why)
+        if options.command == "explain":
+            return explain.run(options)
         from mediafm_assets.commands import headless
 
         if options.command == "encoders":

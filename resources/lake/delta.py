@@ -21,7 +21,7 @@ from resources.lake.encoding import encoded_files, upload
 from resources.lake.health import Maintenance
 from resources.lake.log import DeltaLog, File, Key, NewFile, Overtaken, explained, log_of
 from resources.lake.migration import OtherTable, changed_fields
-from resources.lake.reading import for_polars, rows_of, uri_of
+from resources.lake.reading import Damaged, for_polars, rows_of, uri_of
 from resources.lake.rows_copy import FILE, copied_rows, copy_rows
 from resources.lake.schemas import arrow_schema, defaults, polars_schema
 from resources.lake.tables import TABLES
@@ -253,6 +253,26 @@ class DeltaLake(dg.ConfigurableResource):
             raise PartitionMissing(f"{table} has no partition {shown(partition)} in {self.uri}")
         rows = rows_of(table, log, [(key, file) for key, files in found.items() for file in files])
         return rows.select(list(polars_schema(table))).sort(*declared.partition_by, *declared.key)
+
+    def read_as_made(self, table: str, partition: Partition, data_version: str | None = None) -> "pl.DataFrame":
+        """The rows of one partition in that data version, or in its latest: as it is, or else as it was, while the
+        table's history still has it (`maintain` removes what is older than its retention).
+
+        Raises PartitionMissing where it has not, Damaged as `read`.
+        """
+        log, key = self._log(table), tuple(partition[name] for name in TABLES[table].partition_by)
+        now = log.data_versions().get(key)
+        if now is not None and data_version in (None, now):
+            return self.read(table, **partition)
+        version = log.added_in(key, data_version)
+        gone = f"{table} {shown(partition)} is in {self.uri} no more, nor in what is kept of its history"
+        if version is None:
+            raise PartitionMissing(gone)
+        then = DeltaLake(uri=self.uri, storage_options=self.storage_options, pinned={table: version})
+        try:
+            return then.read(table, **partition)
+        except Damaged as error:
+            raise PartitionMissing(gone) from error
 
     def read_whole(self, table: str) -> "pl.DataFrame":
         """All rows of a table whose rows are small, in the declared columns, in the order of partition and key.

@@ -151,6 +151,20 @@ class DeltaLog:
             self._follow()
             return self._rows
 
+    def added_in(self, key: Key, data_version: str | None) -> int | None:
+        """The newest version of the log that added the partition, in that data version if one is given, as far as the
+        commits go back that are still there; None when there is none. Reads commit after commit, the newest first."""
+        version = self.version()
+        while version is not None and version >= 0 and (found := self._read(version)) is not None:
+            for line in found[0].splitlines():
+                add = json.loads(line).get("add") if line.strip() else None
+                if add and tuple(add["partitionValues"].get(name) or None for name in self._partition_by) == key:
+                    made = json.loads(add.get("stats") or "{}").get("minValues", {}).get("data_version")
+                    if data_version in (None, made):
+                        return version
+            version -= 1
+        return None
+
     def open(self) -> "DeltaTable | None":
         """The table for delta-rs's own readers, replayed anew; None when it does not exist."""
         from deltalake import DeltaTable
