@@ -47,6 +47,9 @@ BACKLOG = "mediafm/backlog"
 PROCESS_TAG = ".dagster/mediafm_process"
 """Tag (hidden in the UI) of the command's runs: the machine and the process that they live and die with."""
 
+LAUNCHED_BY_CODE_SERVER = ".dagster/grpc_info"
+"""Tag that Dagster's default launcher gives to a run."""
+
 ADOPTED_PER_TICK = 200
 """Titles of the lake that a new instance is told of in one tick, some 15 s: a tick that takes a minute is ended."""
 
@@ -161,6 +164,7 @@ def tick(context: dg.SensorEvaluationContext, catalogue: Catalogue) -> dg.Sensor
     """One look at the landing zone, the lake and what is under way."""
     instance = context.instance
     end_runs_of_dead_processes(instance)
+    end_runs_of_dead_workers(instance)
     memory = Memory.from_cursor(context.cursor)
     for sentence in discard_damaged(catalogue.lake):
         context.log.warning(sentence)
@@ -356,8 +360,35 @@ def end_runs_of_dead_processes(instance: dg.DagsterInstance) -> None:
     for run in instance.get_runs(dg.RunsFilter(statuses=begun)):
         machine, _, process = run.tags.get(PROCESS_TAG, "").rpartition("/")
         if machine == platform.node() and run.tags[PROCESS_TAG] != process_identity(int(process.split(":")[0])):
-            instance.report_run_failed(run, "its process was killed")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            end_dead(instance, run)
+
+
+def end_runs_of_dead_workers(instance: dg.DagsterInstance) -> None:
+    """End the runs of the code server's workers that are no more. It does so itself, unless it was killed too, or could
+    not reach the database just then. To be called beside it, as sensors are: the processes are looked for here."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])):
+        if LAUNCHED_BY_CODE_SERVER in run.tags and worker_died(instance, run.run_id):
+            end_dead(instance, run)
+
+
+def worker_died(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether the process that said that it works on the run is no more."""
+    said = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT).records
+    for entry in (record.event_log_entry for record in said):
+        pid = entry.get_dagster_event().engine_event_data.metadata.get("pid")
+        if pid is not None:
+            try:
+                worker = psutil.Process(int(str(pid.value)))
+                # A number that is used again is that of a process younger than what the worker said.
+                return worker.status() == psutil.STATUS_ZOMBIE or worker.create_time() > entry.timestamp
+            except psutil.NoSuchProcess:
+                return True
+    return False
+
+
+def end_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    instance.report_run_failed(run, "its process was killed")
+    instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def process_identity(pid: int) -> str:

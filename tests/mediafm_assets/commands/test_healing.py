@@ -8,10 +8,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.events import EngineEventData
 
 from mediafm_assets.commands.cli import main
 from mediafm_assets.definitions import defs
-from mediafm_assets.graph.sensors import PROCESS_TAG
+from mediafm_assets.graph.sensors import LAUNCHED_BY_CODE_SERVER, PROCESS_TAG, end_runs_of_dead_workers
 from tests.mediafm_assets.conftest import Places
 
 
@@ -105,6 +106,28 @@ def test_a_run_that_was_killed_before_it_began_is_ended_by_the_next_call(places:
         assert main(["materialize"]) == 0
         assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
         assert instance.get_run_by_id(elsewhere.run_id).status == dg.DagsterRunStatus.NOT_STARTED
+
+
+def test_a_run_whose_worker_died_with_its_code_server_is_ended_and_a_living_ones_is_not(places: Places) -> None:
+    job = defs().resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.get() as instance:
+
+        def started(pid: int) -> dg.DagsterRun:
+            tags = {LAUNCHED_BY_CODE_SERVER: "{}"}
+            run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+            instance.report_engine_event("Started process for run", run, EngineEventData.in_process(pid))
+            return run
+
+        worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        died, lives = started(worker.pid), started(os.getpid())
+        end_runs_of_dead_workers(instance)
+        assert instance.get_run_by_id(died.run_id).status == dg.DagsterRunStatus.STARTED
+        worker.kill()
+        end_runs_of_dead_workers(instance)  # perhaps not yet reaped, as in a container without an init
+        worker.communicate()
+        end_runs_of_dead_workers(instance)
+        assert instance.get_run_by_id(died.run_id).status == dg.DagsterRunStatus.FAILURE
+        assert instance.get_run_by_id(lives.run_id).status == dg.DagsterRunStatus.STARTED
 
 
 def test_two_calls_at_once_may_share_a_new_dagster_home(empty_places: Places) -> None:
