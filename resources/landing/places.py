@@ -77,37 +77,25 @@ class Folder:
             raise BadInput(f"the landing zone {root} is not a folder; create it or set MEDIAFM_LANDING")
 
     def folders(self, path: str) -> Iterator[tuple[str, list[File] | BadInput]]:
-        for entry in self._list(path):
+        inside = self._inside(path)
+        for entry in _entries(inside):
             if not entry.name.startswith(".") and entry.is_dir():
                 try:
-                    yield entry.name, self.files(f"{path}/{entry.name}")
+                    # Resolving each of 100,000 paths from the root on would take most of a look.
+                    linked = entry.is_symlink()
+                    yield entry.name, _files(self._inside(f"{path}/{entry.name}") if linked else entry.path)
                 except BadInput as bad:
                     yield entry.name, bad
 
     def files(self, path: str) -> list[File]:
-        inside = os.path.realpath(self.root / path) + os.sep
-        files = []
-        for entry in self._list(path):
-            try:
-                info = entry.stat()
-            except OSError:  # a broken link, or deleted since it was listed
-                continue
-            if stat.S_ISREG(info.st_mode) and not entry.name.startswith("."):
-                out = entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside)
-                files.append(File(entry.name, info.st_size, str(info.st_mtime_ns), info.st_mtime, out))
-        return files
+        return _files(self._inside(path))
 
-    def _list(self, path: str) -> list[os.DirEntry[str]]:
-        """What is in the folder `path`, by name; nothing if there is no such folder."""
+    def _inside(self, path: str) -> str:
+        """Where `path` really is; BadInput if not in this place."""
         root, folder = os.path.realpath(self.root), os.path.realpath(self.root / path)
         if os.path.commonpath([root, folder]) != root:
             raise BadInput("the folder is a link that leads out of the landing zone; copy the folder instead")
-        try:
-            return sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise BadInput(f"the folder cannot be listed ({error.strerror}); see to its permissions") from None
+        return folder
 
     def read(self, path: str, file: File, limit: int) -> bytes:
         with self.open(f"{path}/{file.name}") as stream:
@@ -155,6 +143,30 @@ class Folder:
 
     def uri(self, path: str) -> str:
         return str((self.root / path).absolute())
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What is in the folder, by name; nothing if there is no such folder."""
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise BadInput(f"the folder cannot be listed ({error.strerror}); see to its permissions") from None
+
+
+def _files(folder: str) -> list[File]:
+    """The files in the folder, whose path holds no links."""
+    files = []
+    for entry in _entries(folder):
+        try:
+            info = entry.stat()
+        except OSError:  # a broken link, or deleted since it was listed
+            continue
+        if stat.S_ISREG(info.st_mode) and not entry.name.startswith("."):
+            out = entry.is_symlink() and not os.path.realpath(entry.path).startswith(folder + os.sep)
+            files.append(File(entry.name, info.st_size, str(info.st_mtime_ns), info.st_mtime, out))
+    return files
 
 
 # A sensor looks every few seconds: an unchanged title.json (bucket, key, ETag) is not paid for again.
