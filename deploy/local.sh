@@ -4,8 +4,9 @@
 #     deploy/local.sh [FOLDER]      (default: data/local)
 #
 # Postgres (Debian's package), an S3 server (moto's, in memory, for trying), the code server over gRPC, the daemon, the
-# webserver, and one that can only be looked at. Ctrl-C, or the end of any of them, ends them all. With AWS_ENDPOINT_URL
-# or MEDIAFM_POSTGRES_URL set, that server is used instead. Ports: MEDIAFM_PORTS is the first of five in a row.
+# webserver, and one that can only be looked at. A part that ends is started again, as a container is; the S3 server's end,
+# with all that it held, ends them all, as Ctrl-C does. With AWS_ENDPOINT_URL or MEDIAFM_POSTGRES_URL set, that server is
+# used instead. Ports: MEDIAFM_PORTS is the first of five in a row.
 set -euo pipefail
 # Each part gets a process group of its own: it can be ended with the runs that it started, and in its turn. Without
 # this, bash would let the parts ignore SIGINT, and Dagster then ignores SIGTERM too.
@@ -19,12 +20,13 @@ umask 022
 mkdir -p "$folder/home"
 cd "$project"
 
-declare -A started
+declare -A started commands
 start() { # NAME COMMAND…: in the background, its output in FOLDER/NAME.log
     local name=$1
     shift
-    "$@" > "$folder/$name.log" 2>&1 &
+    "$@" >> "$folder/$name.log" 2>&1 &
     started[$name]=$!
+    commands[$name]=$(printf '%q ' "$@")
     echo "$!" > "$folder/$name.pid"
 }
 
@@ -65,7 +67,8 @@ if [ -z "${MEDIAFM_POSTGRES_URL:-}" ]; then
     unset MEDIAFM_POSTGRES_PASSWORD
 fi
 if [ -z "${AWS_ENDPOINT_URL:-}" ]; then
-    export AWS_ENDPOINT_URL=http://127.0.0.1:$s3 AWS_ALLOW_HTTP=true AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
+    export AWS_ENDPOINT_URL=http://127.0.0.1:$s3 AWS_ALLOW_HTTP=true AWS_ACCESS_KEY_ID=local
+    export AWS_SECRET_ACCESS_KEY=${AWS_SECRET_ACCESS_KEY:-local}
     export AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1
     start s3 python -m moto.server -H 127.0.0.1 -p "$s3"
     answers s3 "$s3"
@@ -94,8 +97,13 @@ Logs          $folder/*.log
 Land a title from another terminal:
   AWS_ENDPOINT_URL=$AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local MEDIAFM_LANDING=$MEDIAFM_LANDING mediafm land FOLDER
 SAID
-wait -n "${started[@]}" || true
-for name in "${!started[@]}"; do
-    kill -0 "${started[$name]}" 2> /dev/null || echo "$name ended; see $folder/$name.log" >&2
+while true; do
+    wait -n "${started[@]}" || true
+    sleep 1
+    for name in "${!started[@]}"; do
+        kill -0 "${started[$name]}" 2> /dev/null && continue
+        echo "$name ended; see $folder/$name.log" >&2
+        [ "$name" = s3 ] && exit 1
+        eval "start $name ${commands[$name]}"
+    done
 done
-exit 1

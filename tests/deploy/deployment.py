@@ -23,6 +23,7 @@ class Deployment:
         self.url = f"http://127.0.0.1:{first_port}"
         self.read_only_url = f"http://127.0.0.1:{first_port + 1}"
         self.s3_url = f"http://127.0.0.1:{first_port + 3}"
+        self.postgres_port = first_port + 4
 
     @property
     def environment(self) -> dict[str, str]:
