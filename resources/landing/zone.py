@@ -69,7 +69,7 @@ class _Waiting(BadInput):
 
 _SEEN: dict[tuple[str, str], tuple[list[File], Drop]] = {}
 """The complete drops that this process has seen, by landing zone and title, with the files that each was read from: a
-sensor looks every few seconds, and of an unchanged folder opens nothing. 4 KiB a title."""
+sensor looks every few seconds, and of an unchanged folder opens nothing."""
 
 
 class LandingZone(dg.ConfigurableResource):
