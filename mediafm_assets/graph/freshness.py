@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from mediafm_assets.graph.health import later_tables
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 FRESHNESS = "freshness"
+ROWS_AT_ONCE = 5000
+"""As Python's objects, which take ten times the memory."""
 STATES = ("fresh", "stale", "missing", "failed", "waiting")
 BETWEEN = "its {} are {}: "
 """What stands between a table and the reason why what it is made from is not fresh."""
@@ -344,8 +347,11 @@ def look(catalogue: Catalogue, landing: Landing) -> "pl.DataFrame":
     """The rows as they are now, title by title; nothing is written."""
     import polars as pl
 
-    rows = list(Look(catalogue, landing, datetime.now(UTC)).rows())
-    return pl.DataFrame(rows, schema=typed_rows(FRESHNESS, []).schema, orient="row")
+    rows, schema = Look(catalogue, landing, datetime.now(UTC)).rows(), typed_rows(FRESHNESS, []).schema
+    frames = [pl.DataFrame([], schema=schema)]
+    while some := list(islice(rows, ROWS_AT_ONCE)):
+        frames.append(pl.DataFrame(some, schema=schema, orient="row"))
+    return pl.concat(frames)
 
 
 def write(lake: DeltaLake, rows: "pl.DataFrame") -> bool:

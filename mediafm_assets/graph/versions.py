@@ -87,6 +87,7 @@ class Catalogue:
         self._spaces: dict[str, str] = {}
         self._made: dict[tuple[str, str], str | None] = {}
         self._titles: dict[str, Mapping[str, Any] | None] = {}
+        self._parts: dict[str, Mapping[str, str]] = {}
         self._found: dict[Callable[..., Any], Any] = {}
 
     def once(self, find: "Callable[[Catalogue], Found]") -> Found:
@@ -174,6 +175,7 @@ class Catalogue:
         if table == ROOT:
             title_id = partition["title_id"]
             self._titles.pop(title_id, None)
+            self._parts.pop(title_id, None)
             for name in self.stages.title_tables:
                 self._made.pop((name, title_id), None)
 
@@ -302,8 +304,10 @@ class Catalogue:
 
     def _input_version(self, name: str, title_id: str) -> str | None:
         if name in PARTS:
-            row = self.title(title_id)
-            return parts_of(row)[name] if row else None
+            if title_id not in self._parts:
+                row = self.title(title_id)
+                self._parts[title_id] = parts_of(row) if row else {}
+            return self._parts[title_id].get(name)
         if self.stages.by_table[name].scope == "title":
             return self.made_now(name, title_id)
         return self._of_all(name)
