@@ -51,7 +51,12 @@ def told(running: Deployment, run_id: str) -> dict[str, str]:
         "resources": f"{{ repositoryOrError(repositorySelector: {repository}) {{ {resources} }} }}",
         "events": f'{{ logsForRun(runId: "{run_id}") {{ ... on EventConnection {{ events {{ {events} }} }} }} }}',
     }
-    return {name: str(running.ask(query)) for name, query in queries.items()}
+    answers = {name: running.ask(query) for name, query in queries.items()}
+    assert not [answer for answer in answers.values() if "errors" in answer]
+    assert answers["instance"]["data"]["instance"]["info"]
+    assert answers["run"]["data"]["runOrError"]["tags"]
+    assert answers["resources"]["data"]["repositoryOrError"]["allTopLevelResourceDetails"]
+    return {name: str(answer) for name, answer in answers.items()}
 
 
 def database(password: str, port: int) -> str:
