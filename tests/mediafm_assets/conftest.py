@@ -49,10 +49,11 @@ class Places:
             monkeypatch.setenv(name, value)
 
     def files(self) -> dict[str, float]:
-        """Every data file of the lake with its modification time; but `costs`, to which every run that works adds."""
+        """Every data file of the lake with its modification time; but those of the books, which every run that works
+        goes on with."""
         lake = self.root / "lake"
         found = {str(path.relative_to(lake)): path.stat().st_mtime_ns for path in lake.rglob("*.parquet")}
-        return {name: mtime for name, mtime in found.items() if not name.startswith("costs/")}
+        return {name: mtime for name, mtime in found.items() if not name.startswith(("costs/", "freshness/"))}
 
     def versions(self, title_id: str) -> dict[str, str]:
         """The stored version of each per-title table; of contextual embeddings, the newest encoder's."""
