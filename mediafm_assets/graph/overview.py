@@ -10,7 +10,7 @@ from mediafm_assets.graph.freshness import FRESHNESS, STATES, look, write
 from mediafm_assets.graph.health import SHOWN
 from mediafm_assets.graph.materialise import catalogue_of
 from mediafm_assets.graph.shown import as_metadata
-from mediafm_assets.graph.specs import OWNERS, table_metadata
+from mediafm_assets.graph.specs import OWNERS, code_references, table_metadata
 from mediafm_assets.graph.stage import Stages
 from mediafm_assets.graph.versions import Catalogue, digest
 from resources.lake import TABLES, DeltaLake
@@ -133,7 +133,10 @@ def freshness_asset(stages: Stages, resources: Mapping[str, Any]) -> dg.AssetsDe
                 kinds={"deltalake"},
                 description=f"{TABLES[FRESHNESS].description} Materialise it to look at once; `mediafm status --why` "
                 "says the same.",
-                metadata=table_metadata(FRESHNESS, resources["lake"]),
+                metadata={
+                    "dagster/code_references": code_references(look, FRESHNESS, FRESHNESS),
+                    **table_metadata(FRESHNESS, resources["lake"]),
+                },
             )
         ],
         check_specs=[

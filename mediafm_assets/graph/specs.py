@@ -1,7 +1,7 @@
 """The assets that Dagster is told of: owners, kinds, partitions, column schemas, contracts; all from the stages."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def asset_specs(stage: Stage, stages: Stages, resources: Mapping[str, Any]) -> I
             kinds={*stage.kinds, *(["deltalake"] if delta else [])},
             tags={"made_for_each": stage.scope},
             metadata={
-                "dagster/code_references": code_references(stage, table),
+                "dagster/code_references": code_references(stage.compute, stage.name, table),
                 **(table_metadata(table, resources["lake"]) if delta else {}),
             },
             partitions_def=partitions,
@@ -55,10 +55,10 @@ def table_metadata(table: str, lake: DeltaLake) -> dict[str, Any]:
     }
 
 
-def code_references(stage: Stage, table: str) -> dg.CodeReferencesMetadataValue:
+def code_references(made_by: Callable[..., Any], name: str, table: str) -> dg.CodeReferencesMetadataValue:
     """Where the asset's function stands, and its section of docs/tables.md: the UI opens both."""
-    code = stage.compute.__code__
-    places = [(code.co_filename, code.co_firstlineno, f"{stage.name}: how it is made")]
+    code = made_by.__code__
+    places = [(code.co_filename, code.co_firstlineno, f"{name}: how it is made")]
     if table in documented():
         places.append((str(DOCUMENTATION), documented()[table], f"docs/tables.md: {table}"))
     with warnings.catch_warnings():

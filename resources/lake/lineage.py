@@ -14,7 +14,7 @@ NAMES = {
 }
 """Columns that mean the same wherever they stand, and where they come from."""
 
-NAMED_ANEW = frozenset({"titles", "encoder", "encoder_training", "clip_labels"})
+NAMED_ANEW = frozenset({"titles", "freshness", "encoder", "encoder_training", "clip_labels"})
 """Tables whose names come from outside, or with the training."""
 
 _SPAN = {"start_s": ("shots.start_s",), "end_s": ("shots.end_s",)}

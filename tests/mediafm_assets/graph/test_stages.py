@@ -229,7 +229,7 @@ def test_the_lineage_in_the_ui_is_what_the_stages_read() -> None:
 
 
 def test_every_table_but_the_books_is_made_by_a_stage() -> None:
-    assert {"approvals", "costs", "failures", "text_cache"} == TABLES.keys() - all_stages().by_table.keys()
+    assert {"approvals", "costs", "failures", "freshness", "text_cache"} == TABLES.keys() - all_stages().by_table.keys()
 
 
 def test_siblings_are_made_together_and_in_their_order() -> None:
