@@ -28,12 +28,6 @@ PROCESSES = 4
 URI = "s3://films/lake"
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def started(command: list[str], port: int) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while socket.socket().connect_ex(("127.0.0.1", port)):
@@ -89,22 +83,14 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05, help="of the requests that fail, for each kind of fault")
     parser.add_argument("--seconds", type=float, default=600)
     given = parser.parse_args()
-    port, upstream = free_port(), free_port()
-    for key, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_REGION": "us-east-1",
-        "RUST_LOG": "off",
-    }.items():
-        os.environ[key] = value
     import boto3
 
     from resources.lake import DeltaLake
+    from tests.conftest import free_port, s3_environment
     from tests.resources.lake.test_bad_store import BadDay
 
+    port, upstream = free_port(), free_port()
+    os.environ.update(s3_environment(port), RUST_LOG="off")
     server = started([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(upstream)], upstream)
     proxy = started([sys.executable, "-m", "tests.faulty_s3", str(port), str(upstream)], port)
     try:

@@ -94,6 +94,18 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+def s3_environment(port: int) -> dict[str, str]:
+    """Variables that lead to a local S3 server."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REGION": "us-east-1",
+    }
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An empty S3 bucket `films` on a local server, to which the environment's credentials lead; its boto3 client.
@@ -105,14 +117,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for key, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_REGION": "us-east-1",
-    }.items():
+    for key, value in s3_environment(port).items():
         monkeypatch.setenv(key, value)
     try:
         while socket.socket().connect_ex(("127.0.0.1", port)):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 
 import dagster as dg
 
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
                 case _:
                     print(as_list(catalogue))
         except BadInput as error:
-            print(f"mediafm: {error}")
+            print(f"mediafm: {error}", file=sys.stderr)
             return 1
     return 0
 
@@ -127,7 +128,7 @@ def promote(instance: dg.DagsterInstance, catalogue: Catalogue, encoder_version:
     other = catalogue.with_encoder(known(catalogue, encoder_version))
     if missing := titles_without(other):
         raise BadInput(
-            f"{encoder_version} has not read {len(missing)} titles that have contextual embeddings now "
+            f"{encoder_version} has not read {len(missing)} titles as they are now "
             f"({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}); run `mediafm encoders embed "
             f"{encoder_version}` first"
         )

@@ -20,7 +20,7 @@ import dagster as dg
 
 from mediafm_assets.graph.materialise import catalogue_of
 from mediafm_assets.graph.planned import Plan, Total, plan_of
-from mediafm_assets.graph.shown import as_metadata
+from mediafm_assets.graph.shown import as_metadata, without_a_run
 from mediafm_assets.graph.specs import OWNERS
 from mediafm_assets.graph.stage import ROOT, Stages
 from mediafm_assets.graph.versions import Catalogue, digest
@@ -191,15 +191,7 @@ def waiting_result(found: Change | None) -> dg.AssetCheckResult:
 
 def waiting_event(found: Change | None) -> dg.AssetCheckEvaluation:
     """The same as an event without a run, which the daemon tells Dagster of."""
-    result = waiting_result(found)
-    return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(APPROVAL),
-        check_name=NOTHING_WAITS,
-        passed=result.passed,
-        severity=result.severity,
-        description=result.description,
-        metadata=result.metadata,
-    )
+    return without_a_run(waiting_result(found))
 
 
 def approval_asset(stages: Stages) -> dg.AssetsDefinition:

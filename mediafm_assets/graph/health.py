@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from mediafm_assets.graph.shown import as_metadata
+from mediafm_assets.graph.shown import as_metadata, without_a_run
 from mediafm_assets.graph.stage import ROOT, Stages
 from mediafm_assets.graph.versions import Catalogue, digest
 from resources.errors import one_line
@@ -122,17 +122,9 @@ def health_result(catalogue: Catalogue) -> dg.AssetCheckResult:
 
 def health_events(catalogue: Catalogue) -> Sequence[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     """The health as events without a run, which the daemon tells Dagster of."""
-    result = health_result(catalogue)
     return [
         dg.AssetMaterialization(HEALTH, metadata=as_metadata(health_metadata(catalogue))),
-        dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey(HEALTH),
-            check_name=EVERY_TITLE,
-            passed=result.passed,
-            severity=result.severity,
-            description=result.description,
-            metadata=result.metadata,
-        ),
+        without_a_run(health_result(catalogue)),
     ]
 
 

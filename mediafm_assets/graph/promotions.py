@@ -58,9 +58,13 @@ def decision(
 
 
 def titles_without(catalogue: Catalogue) -> list[str]:
-    """The titles that have contextual embeddings of the encoder that readers are sent to, or of none, and not of the
-    catalogue's."""
-    own = catalogue.titles_in(CONTEXT).keys()
+    """The titles that have contextual embeddings of the encoder that readers are sent to, or of none, and of the
+    catalogue's none, or such as were made before the title changed."""
+    own = {
+        title
+        for title, version in catalogue.titles_in(CONTEXT).items()
+        if catalogue.made_from_stored(CONTEXT, title) in (None, version)
+    }
     readable = {title for (encoder, title) in catalogue.stored_in(CONTEXT) if encoder == catalogue.promoted}
     return sorted((readable or catalogue.titles_in("fused_embeddings").keys()) - own)
 

@@ -21,6 +21,20 @@ def as_metadata(said: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _plain(value) for name, value in said.items()}
 
 
+def without_a_run(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    """The result, which names its asset and check, as an event that Dagster can be told of outside of any run."""
+    assert result.asset_key
+    assert result.check_name
+    return dg.AssetCheckEvaluation(
+        asset_key=result.asset_key,
+        check_name=result.check_name,
+        passed=result.passed,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata,
+    )
+
+
 def picture(webp: bytes, alternative: str) -> dg.MarkdownMetadataValue:
     """A picture in the metadata. alternative: what it shows, in words, for those who do not see it."""
     return dg.MetadataValue.md(f"![{alternative}](data:image/webp;base64,{base64.b64encode(webp).decode()})")

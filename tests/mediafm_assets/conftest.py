@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from mediafm_assets.commands.cli import main
 from resources.lake import DeltaLake
+from tests.resources.openai_server import GOOD_KEY, OpenAIServer, openai_server
 
 QUICK_ENCODER = {"layers": 1, "hidden": 32, "heads": 2, "max_steps": 6, "fixed_steps": 6, "evaluate_every": 3}
 WEIGHTLESS = {  # quick, and of what most tests are about no part
@@ -95,6 +96,16 @@ def empty_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     (places.landing / "titles").mkdir(parents=True)
     places.use(monkeypatch)
     return places
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    """The text encoder's service, of which a client without tiktoken's vocabulary counts bytes."""
+    with openai_server() as running:
+        monkeypatch.setenv("OPENAI_BASE_URL", running.url)
+        monkeypatch.setenv("OPENAI_API_KEY", GOOD_KEY)
+        monkeypatch.setenv("MEDIAFM_TEXT_ENCODER", "openai")
+        yield running
 
 
 Drop = Callable[..., Path]

@@ -49,7 +49,7 @@ def test_a_loss_within_the_tolerance_does_not_count() -> None:
 
 def test_equal_encoders_are_hardly_ever_held_up_even_by_six_tasks_of_five_titles() -> None:
     held = 0
-    for trial in range(100):  # 2.5 of them, by the level; plain percentiles hold up 20
+    for trial in range(100):  # 2.5 of them, by the level; plain percentiles fail here
         rng = RNG(trial)
         pairs = [by_title(f"task {n}", "cosine", *rng.normal(0.5, 0.1, (2, 5)).tolist()) for n in range(6)]
         held += any(of.regressed for of in compare([pair for pair in pairs if pair], 0.975, 0.0))

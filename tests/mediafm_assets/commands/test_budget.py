@@ -9,7 +9,7 @@ from mediafm_assets.commands import budget as budgets
 from mediafm_assets.commands.cli import main
 from mediafm_assets.graph import forecast
 from tests.mediafm_assets.conftest import Places
-from tests.resources.openai_server import GOOD_KEY, OpenAIServer, openai_server, tokens_of
+from tests.resources.openai_server import OpenAIServer, tokens_of
 
 
 def titles_in(places: Places) -> list[str]:
@@ -21,16 +21,6 @@ def lose(places: Places, *tables: str) -> None:
     for title in titles_in(places):
         for table in tables:
             places.lake.delete(table, {"title_id": title})
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> OpenAIServer:
-    """The text encoder's service, of which the client counts bytes: at most so many tokens."""
-    with openai_server() as running:
-        monkeypatch.setenv("OPENAI_BASE_URL", running.url)
-        monkeypatch.setenv("OPENAI_API_KEY", GOOD_KEY)
-        monkeypatch.setenv("MEDIAFM_TEXT_ENCODER", "openai")
-        yield running
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "much", "nan", "inf", ""])

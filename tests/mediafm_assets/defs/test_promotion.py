@@ -168,7 +168,7 @@ def test_a_held_encoder_comes_into_use_by_a_person_once_it_has_read_every_title(
     main(["materialize", "--no-train"])
     before = decisions(places.lake)
     assert main(["encoders", "promote", FAR, "--by", "ada", "--why", "it is a trial"]) == 1
-    assert f"run `mediafm encoders embed {FAR}` first" in capsys.readouterr().out
+    assert f"run `mediafm encoders embed {FAR}` first" in capsys.readouterr().err
     assert decisions(places.lake) == before
     assert main(["encoders", "embed", FAR]) == 0
     assert "6 titles read" in capsys.readouterr().out
@@ -195,7 +195,7 @@ def test_what_cannot_be_promoted_is_refused_in_words_and_changes_nothing(
     before = decisions(places.lake)
     asked = [argument.replace("THE ONE", before[0]["encoder_version"]) for argument in arguments]
     assert main(["encoders", *asked]) == 1
-    assert said in capsys.readouterr().out
+    assert said in capsys.readouterr().err
     assert decisions(places.lake) == before
 
 
@@ -205,7 +205,7 @@ def test_an_encoder_of_other_spaces_is_refused(
     version = in_use(places.lake)
     monkeypatch.setenv("MEDIAFM_FUSION", "as_published")
     assert main(["encoders", "promote", version, "--by", "ada", "--why", "a trial"]) == 1
-    assert "reads other embedding spaces than are configured" in capsys.readouterr().out
+    assert "reads other embedding spaces than are configured" in capsys.readouterr().err
 
 
 def test_a_title_that_cannot_be_read_holds_up_no_other(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,7 +219,24 @@ def test_a_title_that_cannot_be_read_holds_up_no_other(places: Places, capsys: p
     assert f"{title}: contextual_embeddings: " in said
     assert "5 titles read" in said
     assert main(["encoders", "promote", FAR, "--by", "ada", "--why", "a trial"]) == 1
-    assert f"has not read 1 titles that have contextual embeddings now ({title})" in capsys.readouterr().out
+    assert f"has not read 1 titles as they are now ({title})" in capsys.readouterr().err
+
+
+def test_an_older_encoder_reads_a_changed_title_anew_before_it_comes_back(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = in_use(places.lake)
+    add_encoder(places.lake, FAR, noise=0.0)
+    assert main(["materialize", "--no-train"]) == 0
+    title = min(title for (title,) in places.lake.data_versions("titles"))
+    fused = places.lake.read("fused_embeddings", title_id=title)
+    places.lake.write("fused_embeddings", {"title_id": title}, fused, "f" * 32)  # as of another film
+    asked = ["encoders", "promote", older, "--by", "ada", "--why", "a trial"]
+    assert main(asked) == 1
+    assert f"has not read 1 titles as they are now ({title})" in capsys.readouterr().err
+    assert in_use(places.lake) == FAR
+    assert main(["encoders", "embed", older]) == 0
+    assert main(asked) == 0
 
 
 def test_readers_see_one_whole_generation_while_encoders_come_and_go(places: Places) -> None:

@@ -13,7 +13,7 @@ from mediafm_assets.settings import resources
 from mediafm_assets.stages import all_stages
 from resources.machine import machine
 from tests.mediafm_assets.conftest import Places
-from tests.resources.openai_server import GOOD_KEY, OpenAIServer, openai_server, tokens_of
+from tests.resources.openai_server import OpenAIServer, tokens_of
 
 
 def titles_in(places: Places) -> list[str]:
@@ -22,16 +22,6 @@ def titles_in(places: Places) -> list[str]:
 
 def booked(places: Places) -> pl.DataFrame:
     return places.lake.read_whole("costs")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> OpenAIServer:
-    """The text encoder's service."""
-    with openai_server() as running:
-        monkeypatch.setenv("OPENAI_BASE_URL", running.url)
-        monkeypatch.setenv("OPENAI_API_KEY", GOOD_KEY)
-        monkeypatch.setenv("MEDIAFM_TEXT_ENCODER", "openai")
-        yield running
 
 
 def test_every_stage_of_every_title_is_booked_once_with_what_it_took(finished: Places) -> None:
