@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ MAX_SIDE = 16384
 MAX_PIXELS = 8192 * 8192
 _MAX_STREAMS = 128
 _MAX_DURATION_S = 14 * 24 * 3600.0
+LONGEST_FILM_S = 24 * 3600.0
+# Processor seconds that decoding may take: for any film, and more for each second of it. 4K in 10 bits takes 1 to 2.
+_ANY_FILM_CPU_S, _CPU_S_PER_SECOND = 600.0, 20.0
 MAX_DECODE_THREADS = 8
 # What a still image or a playlist begins with; FFmpeg would open the first as a one-frame film.
 _MAGIC = {
@@ -69,13 +73,16 @@ def open_film(path: Path) -> "InputContainer":
             options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
             metadata_errors="replace",
         )
+    except MemoryError:  # an FFmpegError, too
+        raise
     except av.FFmpegError as error:
         raise BadInput(
             f"{name} cannot be opened as a film ({error.strerror}); it is damaged, truncated, or no media file"
         ) from None
-    if len(container.streams) > _MAX_STREAMS:
+    n_streams = len(container.streams)
+    if n_streams > _MAX_STREAMS:
         container.close()
-        raise BadInput(f"{name} has {len(container.streams)} streams; the limit is {_MAX_STREAMS}")
+        raise BadInput(f"{name} has {n_streams} streams; the limit is {_MAX_STREAMS}")
     return container
 
 
@@ -113,12 +120,35 @@ def packets_of(container: "InputContainer", stream: "av.stream.Stream", path: Pa
     while True:
         try:
             packet = next(packets, None)
+        except MemoryError:
+            raise
         except av.FFmpegError as error:
             log.warning("%s: reading stops early: %s", path.name, error)
             return
         if packet is None:
             return
         yield packet
+
+
+class Allowance:
+    """What the decoding of one film may take of this process's time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._began_s = path, time.process_time()
+
+    def check(self, time_s: float) -> None:
+        """Decoding has come to `time_s` of the film. Raises BadInput when the film is too long, or its seconds are."""
+        if time_s > LONGEST_FILM_S:
+            raise BadInput(
+                f"{self._path.name} is longer than {LONGEST_FILM_S / 3600:.0f} hours, or its timestamps are wrong; "
+                "cut it, or convert it"
+            )
+        used_s = time.process_time() - self._began_s
+        if used_s > _ANY_FILM_CPU_S + _CPU_S_PER_SECOND * max(time_s, 0.0):
+            raise BadInput(
+                f"{self._path.name} took {used_s:.0f} s of a processor for its first {time_s:.1f} s, "
+                f"which is more than {_CPU_S_PER_SECOND:.0f} for each; convert it to smaller pictures"
+            )
 
 
 def zero_of(container: "InputContainer", video: "VideoStream") -> float:

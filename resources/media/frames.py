@@ -25,6 +25,7 @@ from resources.media.container import (
     MAX_DECODE_THREADS,
     MAX_PIXELS,
     MAX_SIDE,
+    Allowance,
     declared_end_of,
     demuxed_end_of,
     longest_gap_of,
@@ -88,8 +89,10 @@ def probe(path: Path) -> MediaInfo:
             width, height = height, width
         rate = video.average_rate
         audio = [stream for stream in container.streams.audio if stream.codec_context is not None]
+        duration_s = declared_end_of(container, video, zero_of(container, video)) or demuxed_end_of(path)
+        Allowance(path).check(duration_s)
         return MediaInfo(
-            duration_s=declared_end_of(container, video, zero_of(container, video)) or demuxed_end_of(path),
+            duration_s=duration_s,
             fps=float(rate) if rate and 0 < rate <= 480 else None,
             width=max(1, round(width)),
             height=max(1, round(height)),
@@ -123,11 +126,14 @@ def read_frames(path: Path, refuse_truncated: bool = True) -> Generator[Frame]:
         n_frames = n_errors = 0
         shape: tuple[int, ...] = ()
         orientation = False, False, False
+        allowance = Allowance(path)
         for packet in packets_of(container, video, path):
             if packet.has_sidedata("encryption_info"):
                 raise BadInput(f"{path.name} is encrypted; drop a copy without DRM")
             try:
                 images = packet.decode()
+            except MemoryError:
+                raise
             except av.FFmpegError as error:
                 n_errors += 1
                 if n_errors <= 3:
@@ -141,6 +147,7 @@ def read_frames(path: Path, refuse_truncated: bool = True) -> Generator[Frame]:
                 time_s, duration_s = clock.tick(
                     None if pts is None else round(pts * base - zero_s, 9), (image.duration or 0) * base
                 )
+                allowance.check(time_s)
                 n_frames += 1
                 # Looked up only where it can have changed: a frame whose side data were looked at is part of a
                 # reference cycle, and keeps its pixels until the garbage collector comes by.

@@ -5,7 +5,8 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.media.container import longest_gap_of, main_video, open_film, packets_of, zero_of
+from resources.errors import BadInput
+from resources.media.container import Allowance, longest_gap_of, main_video, open_film, packets_of, zero_of
 
 if TYPE_CHECKING:
     import av
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 log = logging.getLogger(__name__)
+
+LONGEST_SHOT_S = 4 * 3600.0  # whose samples are held at once: 0.9 GB
 
 # ISO 639-1 to the 639-2 codes that containers carry (terminological, then bibliographic where it differs).
 _ISO_639_2 = {
@@ -37,9 +40,15 @@ def shot_audio(
     shots: (start_s, end_s), sorted, not overlapping. language: the title's, such as "en" or "pt-BR"; it chooses the
     track, else the default one, else the first. An array has round(end_s * rate) - round(start_s * rate) samples in
     [-1, 1], each at its own timestamp, with silence in gaps; it is empty where the film has no sound within the shot.
-    Memory holds the samples of one shot. Raises BadInput when the file cannot be opened.
+    Memory holds the samples of one shot. Raises BadInput when the file cannot be opened, or a shot is too long.
     """
     import numpy as np
+
+    if any(end_s - start_s > LONGEST_SHOT_S for start_s, end_s in shots):
+        raise BadInput(
+            f"a shot of {path.name} is longer than {LONGEST_SHOT_S / 3600:.0f} hours, too long for its sound to be "
+            "held; cut the film, or convert it if its timestamps are wrong"
+        )
 
     chunks = _audio_chunks(path, language, sample_rate)
     held: list[tuple[int, np.ndarray]] = []  # (first sample on the media's time line, samples), sorted
@@ -105,6 +114,7 @@ def _audio_chunks(path: Path, language: str | None, rate: int) -> "Generator[tup
         ends_s: float | None = None  # where the last decoded frame ended on the stream's clock
         offset_s = 0.0
         n_frames = n_errors = 0
+        allowance = Allowance(path)
 
         def resampled(frame: "av.AudioFrame | None") -> "list[np.ndarray]":
             nonlocal resampler, source, n_errors
@@ -118,6 +128,8 @@ def _audio_chunks(path: Path, language: str | None, rate: int) -> "Generator[tup
         for packet in packets_of(container, audio, path):
             try:
                 frames = audio.decode(packet)
+            except MemoryError:
+                raise
             except av.FFmpegError as error:
                 n_errors += 1
                 if n_errors <= 3:
@@ -147,6 +159,7 @@ def _audio_chunks(path: Path, language: str | None, rate: int) -> "Generator[tup
                     at = place if ends_s is None else max(at, place)
                     ends_s = time_s
                 ends_s = ends_s + frame.samples / frame.sample_rate
+                allowance.check(ends_s)
                 frame.pts = None  # the place is kept here; the resampler shall not move samples by itself
                 for samples in resampled(frame):
                     yield at, samples

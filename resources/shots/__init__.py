@@ -1,10 +1,9 @@
 """Shots and their sampled frames."""
 
+from resources.media.sampling import SampledFrame, Shot
 from resources.shots.detection import (
     SHOT_DETECTORS,
     CutDetector,
-    SampledFrame,
-    Shot,
     ShotDetector,
     detect_shots,
     sample_frames,

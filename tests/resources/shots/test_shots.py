@@ -19,6 +19,7 @@ from PIL import Image
 from resources.errors import BadInput
 from resources.media import read_frames
 from resources.media.pictures import scaled
+from resources.media.sampling import cut_film
 from resources.shots import CutDetector, SampledFrame, Shot, ShotDetector, detect_shots, sample_frames
 from resources.shots.transnet import TransNetCuts
 from tests.resources.films import number_of, numbered, render, scenes
@@ -136,10 +137,17 @@ def test_frames_keep_their_own_times_in_a_film_of_variable_rate(tmp_path: Path) 
 def test_frames_too_large_to_wait_unscaled_give_the_same_samples(
     counted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = found(counted, PlannedCuts([100, 105], 50, 75), short_side=24)
-    monkeypatch.setattr("resources.shots.detection._WAITING_BYTES", 20_000)
-    monkeypatch.setattr("resources.shots.detection._KEPT_BYTES", 20_000)
-    assert found(counted, PlannedCuts([100, 105], 50, 75), short_side=24) == plain
+    plain = list(cut_film(counted, PlannedCuts([100, 105], 50, 75), 8, 24))
+    monkeypatch.setattr("resources.media.sampling._WAITING_BYTES", 20_000)
+    monkeypatch.setattr("resources.media.sampling._KEPT_BYTES", 20_000)
+    assert list(cut_film(counted, PlannedCuts([100, 105], 50, 75), 8, 24)) == plain
+
+
+def test_a_film_of_more_shots_than_any_film_has_is_refused(counted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resources.media.sampling.MOST_SHOTS", 30)
+    assert len(list(cut_film(counted, PlannedCuts(list(range(10, 310, 10)), 50, 75), 8, 24))) == 31
+    with pytest.raises(BadInput, match="more than 30 shots"):
+        list(cut_film(counted, PlannedCuts(list(range(10, 320, 10)), 50, 75), 8, 24))
 
 
 @pytest.mark.parametrize("detector", ["transnetv2", "adaptive"])
@@ -284,7 +292,7 @@ def test_a_refused_film_ends_the_stream_with_its_sentence(tmp_path: Path) -> Non
 
 
 def test_a_consumer_that_leaves_early_leaves_no_thread_behind(counted: Path) -> None:
-    shots = detect_shots(counted, PlannedCuts([10], 1, 0))
+    shots = cut_film(counted, PlannedCuts([10], 1, 0), 8, 24)
     next(shots)
     shots.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "read-ahead"]
