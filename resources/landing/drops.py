@@ -10,7 +10,10 @@ from typing import IO, Any
 from resources.errors import BadInput, one_line, printable
 from resources.landing.places import TITLE_JSON_LIMIT, File, Place
 from resources.landing.untrusted import require_inside, strict_json
+from resources.timed_text.reading import MAX_BYTES
 from resources.timed_text.tracks import TextTrack
+
+FILM_LIMIT = 1 << 40
 
 TEXT_FORMATS = {".srt": "srt", ".vtt": "vtt", ".ttml": "ttml", ".dfxp": "ttml", ".ass": "ass", ".ssa": "ssa"}
 MEDIA_EXTENSIONS = (
@@ -74,9 +77,15 @@ def metadata_of(place: Place, path: str, files: Mapping[str, File]) -> dict[str,
 def check_files(media: str, files: Mapping[str, File]) -> None:
     """Raise BadInput when the film, or a timed-text file beside it, cannot be used."""
     require_inside(media, files.get(media))
+    if files[media].size > FILM_LIMIT:
+        raise BadInput(f"{printable(media)} is larger than {FILM_LIMIT >> 40} TiB, the limit for a film; convert it")
     for name, file in files.items():
         if is_timed_text(name):
             require_inside(name, file)
+            if file.size > MAX_BYTES:
+                raise BadInput(
+                    f"{printable(name)} is over {MAX_BYTES >> 20} MiB, which no subtitle track is; remove or replace it"
+                )
 
 
 def parse_title_json(data: bytes) -> dict[str, Any]:

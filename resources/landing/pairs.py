@@ -8,6 +8,7 @@ from resources.landing.rows import span_of
 from resources.landing.untrusted import require_inside
 
 PAIRS_LIMIT = 256 << 20  # of all pairs files together
+MOST_PAIRS_FILES = 100_000  # videos included
 CAPTION_LIMIT = 4096  # characters
 
 

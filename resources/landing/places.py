@@ -1,6 +1,7 @@
 """Where a landing zone lies: a local folder or an S3 prefix, listed, read and written alike."""
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -17,6 +18,8 @@ from resources.errors import BadInput, Unavailable, printable
 from resources.scratch import scratch_folder
 
 TITLE_JSON_LIMIT = 1 << 20
+MOST_FILES = 1000
+"""Files in a title's folder; a film's subtitles in every language are some hundred."""
 _UNFINISHED = ".unfinished-"  # hidden, so that no listing shows it
 
 
@@ -29,6 +32,10 @@ class File:
     version: str  # modification time in ns, or ETag
     modified: float  # seconds since the epoch
     link_out: bool = False
+
+    @property
+    def visible(self) -> bool:
+        return bool(self.name) and not self.name.startswith(".")
 
     @property
     def small_json(self) -> bool:
@@ -47,8 +54,9 @@ class Place(Protocol):
     def folders(self, path: str) -> Iterable[tuple[str, list[File] | BadInput]]:
         """The folders in `path` but hidden ones, by name, and their files, or why they cannot be had."""
 
-    def files(self, path: str) -> list[File]:
-        """The files in `path`; none if there is no such folder. BadInput for a link that leads out of the place."""
+    def files(self, path: str, most: int = MOST_FILES) -> list[File]:
+        """The files in `path`; none if there is no such folder. BadInput for a link that leads out of the place, and
+        for a folder of more than `most` entries, of which no more are listed."""
 
     def read(self, path: str, file: File, limit: int) -> bytes:
         """The file's first `limit` bytes."""
@@ -87,8 +95,8 @@ class Folder:
                 except BadInput as bad:
                     yield entry.name, bad
 
-    def files(self, path: str) -> list[File]:
-        return _files(self._inside(path))
+    def files(self, path: str, most: int = MOST_FILES) -> list[File]:
+        return _files(self._inside(path), most)
 
     def _inside(self, path: str) -> str:
         """Where `path` really is; BadInput if not in this place."""
@@ -145,20 +153,28 @@ class Folder:
         return str((self.root / path).absolute())
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """What is in the folder, by name; nothing if there is no such folder."""
+def _entries(folder: str, most: int | None = None) -> list[os.DirEntry[str]]:
+    """What is in the folder, by name; nothing if there is no such folder. BadInput when it is more than `most`."""
     try:
-        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+        with os.scandir(folder) as listed:
+            entries = list(listed if most is None else itertools.islice(listed, most + 1))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise BadInput(f"the folder cannot be listed ({error.strerror}); see to its permissions") from None
+    if most is not None and len(entries) > most:
+        raise _too_many(most)
+    return sorted(entries, key=lambda entry: entry.name)
 
 
-def _files(folder: str) -> list[File]:
+def _too_many(most: int) -> BadInput:
+    return BadInput(f"the folder has more than {most:,} files, the limit; take out what is none of the title's")
+
+
+def _files(folder: str, most: int = MOST_FILES) -> list[File]:
     """The files in the folder, whose path holds no links."""
     files = []
-    for entry in _entries(folder):
+    for entry in _entries(folder, most):
         try:
             info = entry.stat()
         except OSError:  # a broken link, or deleted since it was listed
@@ -187,33 +203,55 @@ class Bucket:
         self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
         self.s3 = boto3.client("s3")
 
-    def _objects(self, path: str) -> Iterator[tuple[str, File]]:
-        """Every object below `path`, as (folder below `path` or "", file), in key order: one request per 1000."""
+    def _objects(self, path: str, after: str = "") -> Iterator[tuple[str, File]]:
+        """Every object below `path`, as (folder below `path` or "", file), in key order: one request per 1000. after:
+        begins behind this key, which is told from `path` on."""
         root = f"{self.prefix}{path}/"
         with _s3_answers(f"the landing zone s3://{self.bucket}/{self.prefix}"):
-            for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=root):
+            pages = self.s3.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=root, StartAfter=root + after):
                 for found in page.get("Contents", []):
                     folder, _, name = found["Key"].removeprefix(root).rpartition("/")
-                    if name and not name.startswith("."):
-                        etag = found["ETag"].strip('"')
-                        yield folder, File(name, found["Size"], etag, found["LastModified"].timestamp())
+                    etag = found["ETag"].strip('"')
+                    yield folder, File(name, found["Size"], etag, found["LastModified"].timestamp())
 
-    def folders(self, path: str) -> list[tuple[str, list[File]]]:
-        folders: dict[str, list[File]] = {}
-        for folder, file in self._objects(path):
-            title_id, _, below = folder.partition("/")
-            if title_id and not title_id.startswith("."):
-                files = folders.setdefault(title_id, [])
-                if not below:
-                    files.append(file)
+    def folders(self, path: str) -> list[tuple[str, list[File] | BadInput]]:
+        folders: dict[str, list[File] | BadInput] = {}
+        after: str | None = ""
+        while after is not None:
+            after = self._list_folders(path, after, folders)
         # A first look at a large catalogue would outlast a sensor's patience if it read one title.json at a time.
-        wanted = [(f"{path}/{name}", file) for name, files in folders.items() for file in files if file.small_json]
+        whole = [(name, files) for name, files in folders.items() if not isinstance(files, BadInput)]
+        wanted = [(f"{path}/{name}", file) for name, files in whole for file in files if file.small_json]
         with ThreadPoolExecutor(16) as readers:
             list(readers.map(lambda one: self._read_ahead(*one), wanted))
         return sorted(folders.items())
 
-    def files(self, path: str) -> list[File]:
-        return [file for folder, file in self._objects(path) if not folder]
+    def _list_folders(self, path: str, after: str, folders: dict[str, list[File] | BadInput]) -> str | None:
+        """Add the folders behind `after`. Where one has too many files the listing ends, to go on behind the key that
+        is returned: so no folder can make every look list a million objects."""
+        in_folder, listed = "", 0
+        files: list[File] = []
+        for folder, file in self._objects(path, after):
+            title_id, _, below = folder.partition("/")
+            if title_id != in_folder:
+                in_folder, files, listed = title_id, [], 0
+                if title_id and not title_id.startswith("."):
+                    folders[title_id] = files
+            listed += 1
+            if title_id and listed > MOST_FILES:
+                if title_id in folders:
+                    folders[title_id] = _too_many(MOST_FILES)
+                return f"{title_id}0"  # 0 is the character behind /
+            if not below and file.visible:
+                files.append(file)
+        return None
+
+    def files(self, path: str, most: int = MOST_FILES) -> list[File]:
+        objects = list(itertools.islice(self._objects(path), most + 1))
+        if len(objects) > most:
+            raise _too_many(most)
+        return [file for folder, file in objects if not folder and file.visible]
 
     def _read_ahead(self, path: str, file: File) -> None:
         with suppress(BadInput):  # said when its own title is read
@@ -234,6 +272,19 @@ class Bucket:
         with _s3_answers(path.rpartition("/")[2]):
             body: IO[bytes] = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path, **asked)["Body"]
             return body
+
+    def download(self, path: str, target: Path) -> None:
+        """Copy the file to `target`. Raises Unavailable when the disk there has not the room."""
+        with _s3_answers(path.rpartition("/")[2]):
+            answer = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + path)
+            needed, free = answer["ContentLength"], shutil.disk_usage(target.parent).free
+            if needed > free:
+                raise Unavailable(
+                    f"a copy of {printable(path.rpartition('/')[2])} takes {needed / 1e9:.1f} GB and the folder for "
+                    f"temporary files has {free / 1e9:.1f}; make room there, or set TMPDIR"
+                )
+            with open(target, "wb") as copy:
+                shutil.copyfileobj(answer["Body"], copy, 1 << 20)
 
     def put(self, path: str, source: IO[bytes]) -> None:
         with _s3_answers(path.rpartition("/")[2]):
@@ -268,7 +319,7 @@ def _s3_answers(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def local_path(place: Place, path: str) -> Iterator[Path]:
+def local_path(place: "Folder | Bucket", path: str) -> Iterator[Path]:
     """The file itself, or a download that is deleted after the `with` block."""
     if isinstance(place, Folder):
         yield Path(place.uri(path))
@@ -276,8 +327,7 @@ def local_path(place: Place, path: str) -> Iterator[Path]:
     # The name is kept out of the path (it is from outside), the extension helps people who look.
     with scratch_folder() as folder:
         target = folder / ("file" + re.sub(r"[^.A-Za-z0-9]", "", Path(path).suffix)[:16])
-        with place.open(path) as source, open(target, "wb") as copy:
-            shutil.copyfileobj(source, copy, 1 << 20)
+        place.download(path, target)
         yield target
 
 

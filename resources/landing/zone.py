@@ -38,7 +38,7 @@ from resources.landing.drops import (
     track_of,
 )
 from resources.landing.labels import LABELS_LIMIT, Labels, label_file_of, labels_of
-from resources.landing.pairs import PAIRS_LIMIT, CaptionedClip, clip_of
+from resources.landing.pairs import MOST_PAIRS_FILES, PAIRS_LIMIT, CaptionedClip, clip_of
 from resources.landing.places import TITLE_JSON_LIMIT, Bucket, File, Folder, Place, local_path, sha256_of
 from resources.landing.rows import rows_of
 from resources.landing.untrusted import require_inside, require_title_id
@@ -115,7 +115,7 @@ class LandingZone(dg.ConfigurableResource):
         are left out. Raises BadInput when the folder cannot work, having changed nothing, and Unavailable when the
         landing zone takes no files.
         """
-        from resources.media.frames import probe
+        from resources.media import probe
         from resources.timed_text.reading import read_cues
 
         require_title_id(title_id)
@@ -181,7 +181,7 @@ class LandingZone(dg.ConfigurableResource):
         naming the file and its first bad line.
         """
         place = self._place()
-        files = {file.name: file for file in place.files("pairs")}
+        files = {file.name: file for file in place.files("pairs", MOST_PAIRS_FILES)}
         listed = [file for file in files.values() if file.name.lower().endswith(".jsonl")]
         if sum(file.size for file in listed) > PAIRS_LIMIT:
             raise BadInput(f"the files pairs/*.jsonl are together larger than {PAIRS_LIMIT >> 20} MiB, their limit")
@@ -240,7 +240,7 @@ class LandingZone(dg.ConfigurableResource):
                 digest.update(piece)
         return digest.hexdigest()
 
-    def _place(self) -> Place:
+    def _place(self) -> Folder | Bucket:
         return Bucket(self.uri) if self.uri.startswith("s3://") else Folder(Path(self.uri).expanduser())
 
     def _path(self, place: Place, drop: Drop, name: str) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resources.errors import BadInput
+from resources.errors import BadInput, Unavailable
 from resources.landing import CaptionedClip, Drop, LandingZone
+from resources.landing.places import MOST_FILES
 from resources.timed_text import TextTrack
 
 LONG_AGO = time.time() - 3600
@@ -285,6 +287,30 @@ def test_a_label_file_that_is_a_link_out_of_its_folder_is_refused(tmp_path: Path
     (tmp_path / "labels" / "clip_tone.jsonl").symlink_to(tmp_path / "secret.jsonl")
     with pytest.raises(BadInput, match=r"clip_tone\.jsonl is a link that leads out of the folder of labels"):
         LandingZone(uri=str(tmp_path)).labels("clip_tone")
+
+
+def test_a_folder_of_very_many_files_is_a_problem_of_its_title_alone(tmp_path: Path) -> None:
+    folder = land(tmp_path, "crowded")
+    for number in range(MOST_FILES - 2):
+        (folder / f"{number}.en.srt").touch()
+    age(folder)
+    assert len(LandingZone(uri=str(tmp_path)).look().drops) == 1
+    (folder / "one-more.en.srt").touch()
+    assert "the folder has more than 1,000 files" in only_problem(tmp_path)
+    land(tmp_path, "quiet")
+    assert [drop.title_id for drop in LandingZone(uri=str(tmp_path)).look().drops] == ["quiet"]
+
+
+@pytest.mark.parametrize(("name", "size", "reason"), [
+    ("film.en.srt", 1 << 30, "film.en.srt is over 16 MiB, which no subtitle track is"),
+    ("film.mp4", (1 << 40) + 1, "film.mp4 is larger than 1 TiB"),
+])  # fmt: skip
+def test_a_file_that_is_much_too_large_is_refused_unread(tmp_path: Path, name: str, size: int, reason: str) -> None:
+    folder = land(tmp_path, "large")
+    with (folder / name).open("wb") as file:
+        file.truncate(size)  # sparse: it takes no room
+    age(folder)
+    assert reason in only_problem(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -744,3 +770,29 @@ def test_more_titles_than_one_s3_listing_holds_are_all_seen(bucket: Any) -> None
     with ThreadPoolExecutor(8) as writers:
         list(writers.map(put, range(520)))
     assert len(LandingZone(uri="s3://films").look().drops) == 520
+
+
+def test_a_crowded_folder_of_a_bucket_hides_none_of_its_neighbours(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.landing.places.MOST_FILES", 3)
+    for title_id in ("a", "crowd", "crowd0", "crowd.2", "z"):
+        bucket.put_object(Bucket="films", Key=f"titles/{title_id}/title.json", Body=b'{"title": "A Film"}')
+        bucket.put_object(Bucket="films", Key=f"titles/{title_id}/film.mp4", Body=b"film")
+    for name in (".hidden", "deep/er/1", "deep/er/2", "zzz"):
+        bucket.put_object(Bucket="films", Key=f"titles/crowd/{name}", Body=b"")
+    landing = LandingZone(uri="s3://films").look()
+    assert [drop.title_id for drop in landing.drops] == ["a", "crowd.2", "crowd0", "z"]
+    assert [problem.title_id for problem in landing.problems] == ["crowd"]
+
+
+def test_a_film_that_the_disk_has_no_room_for_is_not_begun_to_be_copied(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put_object(Bucket="films", Key="titles/t/title.json", Body=b'{"title": "A Film"}')
+    bucket.put_object(Bucket="films", Key="titles/t/film.mp4", Body=b"film")
+    zone = LandingZone(uri="s3://films")
+    full = namedtuple("Usage", "total used free")(10, 7, 3)
+    monkeypatch.setattr("resources.landing.places.shutil.disk_usage", lambda _: full)
+    with pytest.raises(Unavailable, match="set TMPDIR"), zone.local(zone.drop("t"), "film.mp4"):
+        pass
