@@ -273,22 +273,29 @@ def record(
     context: dg.AssetExecutionContext, run: TitleRun, table: str, title_id: str, metadata: Mapping[str, Any]
 ) -> None:
     """Tell Dagster of the partition, and what it was made from, as Dagster itself does for what a step returns."""
-    tags = provenance(run.catalogue, table, title_id)
+    told = context.instance.event_log_storage.get_maximum_record_id()
+    tags = provenance(run.catalogue, table, title_id, told)
     said = as_metadata(metadata)
     context.log_event(dg.AssetMaterialization(table, partition=title_id, metadata=said, tags=tags))
 
 
-def provenance(catalogue: Catalogue, table: str, title_id: str) -> dict[str, str]:
+def provenance(catalogue: Catalogue, table: str, title_id: str, told: int | None = None) -> dict[str, str]:
     """Tags by which Dagster knows the version of a partition and what it was made from. What is stale has the code
-    version "unknown", which none is equal to."""
+    version "unknown", which none is equal to.
+
+    told: the last event that Dagster had been told of when the inputs were read: what it is told of them later makes
+    the partition stale in its eyes. Without, nothing that happens to the inputs does.
+    """
     stages = catalogue.stages
     fresh = table == ROOT or catalogue.is_fresh(table, title_id)
     tags = {
         "dagster/data_version": catalogue.stored(table, title_id) or "",
         "dagster/code_version": stages.code_version(table, catalogue.resources) if fresh else "unknown",
     }
-    inputs = {name: input_version(catalogue, name, title_id) for name in stages.dependencies(table)}
-    return tags | {f"dagster/input_data_version/{name}": version for name, version in inputs.items()}
+    for name in stages.dependencies(table):
+        tags[f"dagster/input_data_version/{name}"] = input_version(catalogue, name, title_id)
+        tags[f"dagster/input_event_pointer/{name}"] = str(told or "NULL")  # Dagster asks for both
+    return tags
 
 
 def input_version(catalogue: Catalogue, name: str, title_id: str) -> str:

@@ -115,8 +115,9 @@ def news_of_titles(instance: dg.DagsterInstance, catalogue: Catalogue) -> list[d
         dg.AssetKey(CONTEXT), dg.DagsterEventType.ASSET_MATERIALIZATION, [tag]
     )
     catalogue.wrote(PROMOTIONS, {}, catalogue.encoder_version or "")
+    last = instance.event_log_storage.get_maximum_record_id()
     return [
-        dg.AssetMaterialization(CONTEXT, partition=title_id, tags=provenance(catalogue, CONTEXT, title_id))
+        dg.AssetMaterialization(CONTEXT, partition=title_id, tags=provenance(catalogue, CONTEXT, title_id, last))
         for title_id, version in catalogue.titles_in(CONTEXT).items()
         if told.get(title_id, {}).get(tag) != version
     ]
