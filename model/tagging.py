@@ -13,12 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from model.probes import BOOTSTRAP, LOGISTIC_C, MINIMUM_CLIPS, MINIMUM_TITLES, fit_logistic, label_columns, rotated
+from model.probes import (
+    BOOTSTRAP,
+    MINIMUM_CLIPS,
+    MINIMUM_TITLES,
+    Ranking,
+    fit_logistic,
+    label_columns,
+    logistic_out_of_fold,
+    resampled,
+)
 from model.tasks import Task
 
 CALIBRATION_BINS = 10
@@ -64,39 +72,41 @@ def fit_probes(
     if not names:
         return
     matrix = np.vstack(features).astype(np.float64)
+    folds = min(task.folds, len(set(titles)))
     with threadpool_limits(limits=1):  # the matrices are small: threads would wait for each other
-        for name, column in zip(names, truth.T, strict=True):
-            yield _fit(name, matrix, column, groups, min(task.folds, len(set(titles))), seed)
+        unseen = logit(logistic_out_of_fold(matrix, truth, groups, folds))
+        scaler = StandardScaler().fit(matrix)
+        weights, biases = fit_logistic(scaler.transform(matrix), truth)
+        weights /= scaler.scale_[:, None]
+        biases -= scaler.mean_ @ weights
+        for label, name in enumerate(names):
+            yield _calibrated(
+                name, weights[:, label], float(biases[label]), truth[:, label], unseen[:, label], groups, folds, seed
+            )
 
 
-def _fit(
+def _calibrated(
     label: str,
-    features: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    bias: float,
     truth: NDArray[np.bool_],
+    logits: NDArray[np.float64],
     groups: NDArray[np.str_],
     folds: int,
     seed: int,
 ) -> FittedProbe:
-    logits = np.zeros(len(truth))
-    for training, held_out in GroupKFold(folds).split(features, groups=groups):
-        scaler = StandardScaler().fit(features[training])
-        seen, unseen = rotated(scaler.transform(features[training]), scaler.transform(features[held_out]))
-        logits[held_out] = logit(fit_logistic(seen, truth[training])(unseen))
+    """The label's model with its probabilities calibrated by what models that have not seen a clip's title say of it
+    (logits, (n,)), and what those are worth."""
     believed = np.zeros(len(truth))
-    for training, held_out in GroupKFold(folds).split(features, groups=groups):
+    for training, held_out in GroupKFold(folds).split(logits, groups=groups):
         slope, intercept = platt(logits[training], truth[training])
         believed[held_out] = sigmoid(slope * logits[held_out] + intercept)
     slope, intercept = platt(logits, truth)
-    scaler = StandardScaler().fit(features)
-    model = LogisticRegression(C=LOGISTIC_C, max_iter=1000).fit(scaler.transform(features), truth)
-    weights = model.coef_[0] / scaler.scale_
-    bias = float(model.intercept_[0] - weights @ scaler.mean_)
-    value = float(average_precision_score(truth, logits))
-    low, high, above = precision_interval(truth, logits, groups, seed)
+    value, low, high, above = precision_and_interval(truth, logits, groups, seed)
     return FittedProbe(
         label=label,
         weights=(slope * weights).astype(np.float32),
-        bias=float(slope * bias + intercept),
+        bias=slope * bias + intercept,
         average_precision=value,
         ci_low=low,
         ci_high=high,
@@ -132,21 +142,20 @@ def platt(logits: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float
     return (slope, float(model.intercept_[0])) if slope > 0 else nothing
 
 
-def precision_interval(
+def precision_and_interval(
     truth: NDArray[np.bool_], scores: NDArray[np.floating], groups: NDArray[np.str_], seed: int
-) -> tuple[float, float, bool]:
-    """The 95 % interval of average precision over bootstrap samples of titles; and whether the precision beats the
+) -> tuple[float, float, float, bool]:
+    """Average precision, its 95 % interval over bootstrap samples of titles, and whether the precision beats the
     label's share of the sample, which is what chance gives, in 97.5 % of them."""
-    rng = np.random.default_rng(seed)
-    clips_of = [np.flatnonzero(groups == title) for title in sorted(set(groups))]
+    ranking = Ranking(truth, scores, np.arange(len(truth)))
     found, gains = [], []
-    for _ in range(BOOTSTRAP):
-        clips = np.concatenate([clips_of[title] for title in rng.integers(len(clips_of), size=len(clips_of))])
+    for clips in resampled(groups, seed, BOOTSTRAP):
         if truth[clips].any():
-            found.append(average_precision_score(truth[clips], scores[clips]))
+            found.append(ranking.average_precision(np.bincount(clips, minlength=len(truth))))
             gains.append(found[-1] - truth[clips].mean())
     low, high = np.percentile(found, [2.5, 97.5])
-    return float(low), float(high), bool(np.percentile(gains, 2.5) > 0)
+    everything = ranking.average_precision(np.ones(len(truth), dtype=np.int64))
+    return everything, float(low), float(high), bool(np.percentile(gains, 2.5) > 0)
 
 
 def calibration_error(truth: NDArray[np.bool_], probabilities: NDArray[np.floating]) -> float:

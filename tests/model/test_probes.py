@@ -4,14 +4,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from model import probes
-from model.probes import pool, probe, shots_of
+from model.probes import Ranking, fit_logistic, pool, probe, shots_of
 from model.tasks import GENRES, TASKS
 
 RNG = np.random.default_rng
@@ -168,6 +171,34 @@ def test_micro_and_macro_average_precision_are_the_published_ones() -> None:
     both = precision_at_each_positive(np.concatenate([often, seldom]), np.concatenate(columns))
     assert micro.value == pytest.approx(both, abs=2e-3)
     assert macro.value != micro.value
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=30).filter(
+        lambda rows: any(positive and times for positive, _, times in rows)
+    )
+)
+def test_average_precision_is_scikit_learns_however_often_a_clip_counts(rows: list[tuple[bool, int, int]]) -> None:
+    """Predictions may be alike, as those of clips without a modality are."""
+    truth, predicted, times = (np.array(column) for column in zip(*rows, strict=True))
+    found = Ranking(truth, predicted, np.arange(len(rows))).average_precision(times)
+    chosen = np.repeat(np.arange(len(rows)), times)
+    assert found == pytest.approx(average_precision_score(truth[chosen], predicted[chosen]), abs=1e-12)
+
+
+@pytest.mark.parametrize("width", [6, 200])
+def test_labels_that_are_learnt_together_are_each_scikit_learns(width: int) -> None:
+    rng = RNG(15)
+    features = rng.normal(size=(60, width)) * rng.uniform(0.1, 30, size=width)
+    features -= features.mean(axis=0)
+    often, seldom = features[:, 0] > 0, features[:, 1] > np.sort(features[:, 1])[-4]
+    weights, bias = fit_logistic(features, np.stack([often, seldom, np.ones(60, bool), np.zeros(60, bool)], axis=1))
+    for label, truth in enumerate((often, seldom)):
+        model = LogisticRegression(C=probes.LOGISTIC_C, tol=1e-10, max_iter=10_000).fit(features, truth)
+        expected = model.decision_function(features)
+        assert features @ weights[:, label] + bias[label] == pytest.approx(expected, abs=1e-4)
+    assert not weights[:, 2:].any()
+    assert bias[2:].tolist() == [np.inf, -np.inf]
 
 
 def test_only_the_eleven_genres_are_probed() -> None:
