@@ -8,11 +8,14 @@ import os
 import random
 import threading
 import warnings
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from resources.threads import single_threaded_workers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +43,7 @@ class TransNetCuts:
         self._network = _network(device)
         self._runs = _RunMiddles(threshold)
         self._frames: list[np.ndarray] = []  # from the first frame that the next window needs, padding included
+        self._begun: deque[Future[np.ndarray]] = deque()
         self._n = 0
 
     def picture_size(self, width: int, height: int) -> tuple[int, int]:
@@ -52,29 +56,37 @@ class TransNetCuts:
     def push(self, picture: "np.ndarray") -> list[int]:
         self._frames.extend([picture] * (1 if self._n else 1 + _MARGIN))
         self._n += 1
-        ready = (len(self._frames) - _WINDOW) // _STEP + 1 if len(self._frames) >= _WINDOW else 0
-        return self._predict(ready) if ready == self._network.windows else []
+        if len(self._frames) < (self._network.at_once - 1) * _STEP + _WINDOW:
+            return []
+        self._begin(self._network.at_once)
+        return self._found(self._network.ahead)
 
     def finish(self) -> list[int]:
         if not self._n:
             return []
         padding = _MARGIN + -self._n % _STEP
         self._frames.extend([self._frames[-1]] * padding)
-        found = self._predict((len(self._frames) - _WINDOW) // _STEP + 1)
-        return found + self._runs.finish()
+        while len(self._frames) >= _WINDOW:
+            self._begin(min(self._network.at_once, (len(self._frames) - _WINDOW) // _STEP + 1))
+        return self._found(0) + self._runs.finish()
 
-    def _predict(self, n_windows: int) -> list[int]:
+    def _begin(self, n_windows: int) -> None:
+        """Hand the next windows to the network, which works on them while more frames come."""
         import numpy as np
 
+        frames = np.stack(self._frames[: (n_windows - 1) * _STEP + _WINDOW])
+        windows = np.stack([frames[i * _STEP : i * _STEP + _WINDOW] for i in range(n_windows)])
+        windows = np.ascontiguousarray(windows)  # stacking keeps the strides of a film that was turned upright
+        self._begun.append(self._network.begin(windows, self._runs.threshold))
+        del self._frames[: n_windows * _STEP]
+
+    def _found(self, left: int) -> list[int]:
+        """The cuts in what the network has been handed, but for the last `left` times."""
         found: list[int] = []
-        if n_windows > 0:
-            frames = np.stack(self._frames[: (n_windows - 1) * _STEP + _WINDOW])
-            windows = np.stack([frames[i * _STEP : i * _STEP + _WINDOW] for i in range(n_windows)])
-            windows = np.ascontiguousarray(windows)  # stacking keeps the strides of a film that was turned upright
-            probabilities = self._network(windows, self._runs.threshold)[:, _MARGIN:-_MARGIN].reshape(-1)
+        while len(self._begun) > left:
+            probabilities = self._begun.popleft().result()[:, _MARGIN:-_MARGIN].reshape(-1)
             for probability in probabilities[: self._n - self._runs.n]:
                 found.extend(self._runs.push(float(probability)))
-            del self._frames[: n_windows * _STEP]
         return found
 
 
@@ -111,10 +123,10 @@ class _RunMiddles:
 
 
 class _Network:
-    """The network with the package's weights, on one device. windows: how many it takes at a time.
+    """The network with the package's weights, on one device. On the CPU each window has a thread of its own.
 
-    On the CPU each window has a thread of its own: windows are independent, whereas threads within one operation wait
-    for each other after every one of them, which on a busy machine costs several times the work.
+    at_once: windows that it takes at a time.
+    ahead:   how often it may be handed some before the first ones are waited for: all threads work meanwhile.
     """
 
     def __init__(self, device: str) -> None:
@@ -128,23 +140,19 @@ class _Network:
             model = TransNetV2(device=device).eval()
         self.device = torch.device(device)
         on_gpu = self.device.type == "cuda"
-        self.windows = 8 if on_gpu else min(4, os.cpu_count() or 1)
+        self.at_once = 8 if on_gpu else 1
+        self.ahead = 1 if on_gpu else min(4, os.cpu_count() or 1)  # on a GPU one thread, so that titles take turns
         self._exact = _Folded(model, torch.float32)
         self._quick = _Folded(model, torch.bfloat16) if matmul_dtype(self.device) == torch.bfloat16 else None
         # A float32 pass takes 100 MiB; one at a time, so that no coincidence in a long film raises the peak.
         self._one_exact = threading.Lock()
         if on_gpu and self._quick:
             self._quick.probabilities = torch.compile(self._quick.probabilities)  # type: ignore[method-assign]
-        # On a GPU one thread, so that titles take turns.
-        self._workers = _single_threaded_workers(1 if on_gpu else self.windows)
+        self._workers = single_threaded_workers(self.ahead, "transnet")
 
-    def __call__(self, windows: "np.ndarray", threshold: float) -> "np.ndarray":
+    def begin(self, windows: "np.ndarray", threshold: float) -> "Future[np.ndarray]":
         """(n, 100, 27, 48, 3) uint8 -> (n, 100) probabilities that a shot ends with the frame."""
-        import numpy as np
-
-        at_once = len(windows) if self.device.type == "cuda" else 1
-        parts = [windows[i : i + at_once] for i in range(0, len(windows), at_once)]
-        return np.concatenate(list(self._workers.map(self._probabilities, parts, [threshold] * len(parts))))
+        return self._workers.submit(self._probabilities, windows, threshold)
 
     def _probabilities(self, windows: "np.ndarray", threshold: float) -> "np.ndarray":
         import torch
@@ -160,27 +168,6 @@ class _Network:
                 with self._one_exact:
                     probabilities[close] = self._exact.probabilities(frames[close])
             return probabilities.cpu().numpy()
-
-
-def _single_threaded_workers(n: int) -> ThreadPoolExecutor:
-    """n threads in which a PyTorch operation runs on the thread alone; all are started here.
-
-    PyTorch keeps the number of threads per thread, and one for threads to come, which is put back.
-    """
-    import torch
-
-    before, started = torch.get_num_threads(), threading.Barrier(n + 1)
-
-    def begin() -> None:
-        torch.set_num_threads(1)
-        started.wait()
-
-    workers = ThreadPoolExecutor(n, "transnet", initializer=begin)
-    for _ in range(n):
-        workers.submit(int)  # each starts one more thread, as none is idle yet
-    started.wait()
-    torch.set_num_threads(before)
-    return workers
 
 
 class _Folded:
@@ -224,8 +211,8 @@ class _Folded:
         x = windows.flatten(0, 1).permute(0, 3, 1, 2).to(self.dtype) / 255.0  # channels last in memory
         features = []
         for first, second in self.blocks:
-            shortcut = relu(self._layer(x, first, n))
-            x = avg_pool2d(relu(self._layer(shortcut, second, n)) + shortcut, 2)
+            shortcut = self._layer(x, first, n).relu_()
+            x = avg_pool2d(self._layer(shortcut, second, n).relu_().add_(shortcut), 2)
             features.append(x.unflatten(0, (n, time)).transpose(1, 2))  # (n, channels, time, height, width)
         x = x.permute(0, 2, 3, 1).reshape(n, time, -1)
         with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):

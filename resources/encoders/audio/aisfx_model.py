@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from model.precision import matmul_dtype
 from resources.encoders.packaged_weights import AISFX, packaged_file, unreadable
 from resources.encoders.video.efficientnet_model import rooted
+from resources.threads import MOST_THREADS, in_order, single_threaded_workers
 
 RATE = 16_000
 BANDS = 96
@@ -58,6 +59,9 @@ class SoundNet:
                     )
                 )
             self.blocks.append(layers)
+        # As many threads as PyTorch would use within an operation.
+        self._threads = min(torch.get_num_threads(), MOST_THREADS)
+        self._workers = single_threaded_workers(self._threads, "aisfx") if device.type == "cpu" else None
 
     @torch.inference_mode()
     def _answers(self, spectrogram: np.ndarray) -> list[np.ndarray]:
@@ -87,7 +91,12 @@ class SoundNet:
 
     def embed_shots(self, shots: Iterable[np.ndarray]) -> Iterator[np.ndarray | None]:
         """One (768,) vector per shot, in order; None for a shot without samples."""
-        return (self.embed(samples) if len(samples) else None for samples in shots)
+        if self._workers is None:
+            return map(self._embed, shots)
+        return in_order(self._workers, self._embed, shots, 2 * self._threads)
+
+    def _embed(self, samples: np.ndarray) -> np.ndarray | None:
+        return self.embed(samples) if len(samples) else None
 
 
 def mel_spectrogram(samples: np.ndarray) -> np.ndarray:

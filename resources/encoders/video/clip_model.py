@@ -9,8 +9,8 @@ import functools
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from model.modalities import WIDTHS
 from model.precision import matmul_dtype
 from resources.encoders.projection import projection
 from resources.errors import Unavailable
+from resources.threads import in_order
 
 DIMENSIONS = dict(WIDTHS)["video"]
 
@@ -82,7 +83,7 @@ class Clip:
         """(n, 768) float32, unit-norm, for each batch of at most `batch_size` frames."""
         started: Tensor | None = None
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
-            frames = _ahead(threads, self._decoded, jpegs, 2 * batch_size)
+            frames = in_order(threads, self._decoded, jpegs, 2 * batch_size)
             while batch := list(itertools.islice(frames, batch_size)):
                 features = self._features(batch)
                 if started is not None:
@@ -162,16 +163,3 @@ def tokenize(tokenizer: Any, config: Any, texts: Sequence[str]) -> dict[str, Ten
 def load(folder: Path, identity: str, device: str, dtype: str) -> Clip:
     """The checkpoint, loaded once per process; `identity` makes changed weights under the same path a new model."""
     return Clip(folder, device, getattr(torch, dtype))
-
-
-def _ahead(
-    threads: ThreadPoolExecutor, function: Callable[[bytes], Frame], jpegs: Iterator[bytes], most: int
-) -> Iterator[Frame]:
-    """`function` of each JPEG, in order, with at most `most` results computed or waiting ahead."""
-    pending: collections.deque[Future[Frame]] = collections.deque()
-    for jpeg in jpegs:
-        pending.append(threads.submit(function, jpeg))
-        if len(pending) >= most:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()

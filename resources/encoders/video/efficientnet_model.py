@@ -27,6 +27,7 @@ from model.precision import matmul_dtype
 from resources.encoders.packaged_weights import EFFICIENTNET_LITE0, packaged_file, unreadable
 from resources.encoders.projection import projected
 from resources.encoders.video.visual_descriptors import palette
+from resources.threads import MOST_THREADS, in_order, single_threaded_workers
 
 FEATURES, THINGS = 1280, 640
 SIZE = 224  # pixels; a frame is stretched to a square, so that its edges are seen
@@ -53,11 +54,14 @@ class Convolution:
 
     def __call__(self, x: Tensor) -> Tensor:  # (n, in, h, w) -> (n, out, h / stride, w / stride)
         kernel = self.weight.shape[-1]
-        if kernel > 1:
+        if kernel == 1:  # with channels last, a product; PyTorch's convolutions on one thread are slower
+            return F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
+        if self.stride > 1:
             down = max((-(-x.shape[2] // self.stride) - 1) * self.stride + kernel - x.shape[2], 0)
             across = max((-(-x.shape[3] // self.stride) - 1) * self.stride + kernel - x.shape[3], 0)
             x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
-        return F.conv2d(x, self.weight, self.bias, self.stride, groups=x.shape[1] // self.weight.shape[1])
+        padding = kernel // 2 if self.stride == 1 else 0
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=x.shape[1] // self.weight.shape[1])
 
 
 class EfficientNetLite0:
@@ -82,6 +86,9 @@ class EfficientNetLite0:
         for convolution in [self.stem, *itertools.chain(*self.blocks), self.head]:
             convolution.weight = convolution.weight.to(dtype)  # rounded as asked, whatever multiplies
             convolution.to(device, self.dtype)
+        # As many threads as PyTorch would use within an operation.
+        self._threads = min(torch.get_num_threads(), MOST_THREADS)
+        self._workers = single_threaded_workers(self._threads, "efficientnet") if device.type == "cpu" else None
 
     @torch.inference_mode()
     def features(self, pixels: np.ndarray) -> np.ndarray:
@@ -100,20 +107,29 @@ class EfficientNetLite0:
     def embed_shots(self, shots: Iterable[Sequence[bytes]], batch_size: int) -> Iterator[np.ndarray]:
         """One unit-norm (768,) float32 vector per shot of JPEG frames, in order; about `batch_size` frames at once.
 
-        On a CPU a shot at a time is fastest, since more would not stay in its caches. Raises ValueError for a shot
+        On a CPU a shot to a thread is fastest, since more would not stay in its caches. Raises ValueError for a shot
         without frames.
         """
-        remaining = iter(shots)
-        at_once = 1 if self.device.type == "cpu" else max(1, batch_size // FRAMES)
-        while group := list(itertools.islice(remaining, at_once)):
-            palettes = [palette(shot) for shot in group]  # refuses a shot without frames
-            chosen = [_spread(shot) for shot in group]
-            features = self.features(np.stack([_pixels(jpeg) for frames in chosen for jpeg in frames]))
-            ends = itertools.accumulate(map(len, chosen))
-            for end, frames, colours in zip(ends, chosen, palettes, strict=True):
-                things = _unit(rooted(features[end - len(frames) : end])).mean(0)
-                vector = np.concatenate([_unit(projected(things, THINGS)), _unit(colours)])
-                yield (vector / np.linalg.norm(vector)).astype(np.float32)
+        if self._workers:
+            groups: Iterator[Sequence[Sequence[bytes]]] = ([shot] for shot in shots)
+            embedded = in_order(self._workers, self._embed, groups, 2 * self._threads)
+        else:
+            remaining = iter(shots)
+            each = max(1, batch_size // FRAMES)
+            embedded = map(self._embed, iter(lambda: list(itertools.islice(remaining, each)), []))
+        return itertools.chain.from_iterable(embedded)
+
+    def _embed(self, shots: Sequence[Sequence[bytes]]) -> list[np.ndarray]:
+        palettes = [palette(shot) for shot in shots]  # refuses a shot without frames
+        chosen = [_spread(shot) for shot in shots]
+        features = self.features(np.stack([_pixels(jpeg) for frames in chosen for jpeg in frames]))
+        ends = itertools.accumulate(map(len, chosen))
+        vectors = []
+        for end, frames, colours in zip(ends, chosen, palettes, strict=True):
+            things = _unit(rooted(features[end - len(frames) : end])).mean(0)
+            vector = np.concatenate([_unit(projected(things, THINGS)), _unit(colours)])
+            vectors.append((vector / np.linalg.norm(vector)).astype(np.float32))
+        return vectors
 
 
 def rooted(features: np.ndarray) -> np.ndarray:
