@@ -1,12 +1,13 @@
 """Films, decoded on the assumption that the file is hostile."""
 
-from resources.media.apart import probe, shot_audio
+from resources.media.apart import cut_clips, probe, shot_audio
 from resources.media.frames import Frame, MediaInfo, read_frames
 from resources.media.read_ahead import read_ahead
 
 __all__ = [
     "Frame",
     "MediaInfo",
+    "cut_clips",
     "probe",
     "read_ahead",
     "read_frames",

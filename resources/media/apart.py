@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.errors import BadInput, one_line
-from resources.media import sound
+from resources.media import clips, sound
 from resources.media.frames import MediaInfo
 from resources.media.frames import probe as probe_here
 from resources.media.sampling import Cuts, SampledFrame, Shot, cut_film, sample_film
@@ -60,6 +60,15 @@ def shot_audio(
 
     for _, parts in _read(path, "sound", shots=list(shots), language=language, sample_rate=sample_rate):
         yield np.frombuffer(parts[0], np.float32).copy()
+
+
+def cut_clips(
+    path: Path, spans: Sequence[clips.Span], folder: Path, language: str | None = None
+) -> Generator[tuple[clips.Span, Path]]:
+    """Each span's clip as a file in the folder, as `clips.cut_clips` makes them; likewise BadInput."""
+    for said, _ in _read(path, "clips", spans=list(spans), folder=os.path.abspath(folder), language=language):
+        start_s, end_s = said["span"]
+        yield (start_s, end_s), Path(said["file"])
 
 
 def cut_apart(
@@ -251,6 +260,10 @@ def _items(parent: _Parent, task: str, path: Path, asked: dict[str, Any]) -> Ite
     elif task == "sound":
         for samples in sound.shot_audio(path, **asked):
             yield {}, [samples]
+    elif task == "clips":
+        spans = [(start_s, end_s) for start_s, end_s in asked["spans"]]
+        for span, file in clips.cut_clips(path, spans, Path(asked["folder"]), asked["language"]):
+            yield {"span": span, "file": str(file)}, []
     elif task == "shots":
         cuts = _AskedCuts(parent, **asked.pop("looks"))
         for shot, sampled in cut_film(path, cuts, **asked):
