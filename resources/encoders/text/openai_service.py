@@ -9,8 +9,6 @@ import binascii
 import functools
 import json
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 import openai
 
+from resources.encoders.pace import Pace
 from resources.errors import Unavailable
 from resources.lake.text_cache import cache_in, key
 
@@ -176,28 +175,9 @@ def pack(inputs: Sequence[str], tokens: Sequence[int]) -> Iterator[list[str]]:
         yield request
 
 
-class RateBudget:
-    """Requests and tokens per minute, shared by the threads of a process; up to a minute's worth may go at once."""
-
-    def __init__(self, requests_per_minute: int, tokens_per_minute: int) -> None:
-        self.rates = (requests_per_minute / 60, tokens_per_minute / 60)
-        self.free_at = [0.0, 0.0]  # when what was taken so far will have been earned
-        self.turn = threading.Lock()
-
-    def take(self, tokens: int) -> None:
-        """Wait until one request of this many tokens fits."""
-        with self.turn:
-            now = time.monotonic()
-            wait = 0.0
-            for which, amount in enumerate((1, tokens)):
-                self.free_at[which] = max(self.free_at[which], now - 60) + amount / self.rates[which]
-                wait = max(wait, self.free_at[which] - now)
-        time.sleep(max(0.0, wait))
-
-
 @functools.cache
-def _budget(base_url: str, requests_per_minute: int, tokens_per_minute: int) -> RateBudget:
-    return RateBudget(requests_per_minute, tokens_per_minute)
+def _budget(base_url: str, requests_per_minute: int, tokens_per_minute: int) -> Pace:
+    return Pace(requests_per_minute, tokens_per_minute)
 
 
 # --- Asking ---
@@ -210,7 +190,7 @@ def _client(service: Service) -> openai.OpenAI:
 
 
 def _ask_all(
-    requests: list[list[str]], count: Callable[[str], int], service: Service, budget: RateBudget
+    requests: list[list[str]], count: Callable[[str], int], service: Service, budget: Pace
 ) -> Iterator[tuple[list[str], np.ndarray, int]]:
     """(inputs, their vectors, tokens used) as the answers arrive.
 
