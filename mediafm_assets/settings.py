@@ -9,9 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import dagster as dg
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Json,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from resources.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, VIDEO_ENCODERS, AudioEncoder, TextEncoder, VideoEncoder
+from resources.encoders.clips.encoder import CLIP_ENCODERS, ClipEncoders
 from resources.errors import BadInput, Unavailable, printable
 from resources.lake import DeltaLake
 from resources.landing import LandingZone
@@ -176,6 +187,11 @@ def one_of(known: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def names(value: object) -> object:
+    """Names separated by commas, as a list."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
 def web_address(value: SecretStr) -> SecretStr:
     """Refuses what is no address of a web server."""
     parts = urlsplit(value.get_secret_value())
@@ -233,6 +249,17 @@ class Environment(BaseModel):
         "{}",
         alias="MEDIAFM_ENCODER_OVERRIDES",
         description="fields of model.config.Config that differ, as a JSON object",
+    )
+    clip_encoders: Annotated[tuple[Annotated[str, one_of(CLIP_ENCODERS)], ...], BeforeValidator(names)] = Field(
+        (),
+        alias="MEDIAFM_CLIP_ENCODERS",
+        description="encoders of clips to compare with, separated by commas: mean_frames (free), vertex, marengo, nova",
+    )
+    clip_folder: str = Field(
+        "", alias="MEDIAFM_CLIP_FOLDER", description="s3://bucket/prefix where marengo finds clips and leaves vectors"
+    )
+    vertex_location: str = Field(
+        "us-central1", alias="MEDIAFM_VERTEX_LOCATION", description="Google's region in which vertex is asked"
     )
     gate_level: float = Field(
         0.975,
@@ -364,6 +391,12 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "shot_detector": ShotDetector(detector=asked.detector),
         "frame_sampler": FrameSampler(frames_per_shot=asked.frames_per_shot),
         "video_encoder": VideoEncoder(kind=video, model=asked.video_model),
+        "clip_encoders": ClipEncoders(
+            names=list(asked.clip_encoders),
+            video=VideoEncoder(kind=video, model=asked.video_model),
+            vertex_location=asked.vertex_location,
+            s3_folder=asked.clip_folder,
+        ),
         "audio_encoder": AudioEncoder(kind=asked.audio_encoder or profile.audio, model=asked.audio_model),
         "text_encoder": TextEncoder(kind=text, model=asked.text_model, lake=asked.lake),
         "title_encoder": TextEncoder(

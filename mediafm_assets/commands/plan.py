@@ -61,7 +61,7 @@ def as_lines(plan: Plan) -> Iterator[str]:
         tokens = f"{'' if total.exact else '~'}{total.tokens:,}"
         yield (
             f"{name:<24}{total.titles or 'all':>8}{time:>10}{total.gpu_seconds / 3600:>8.3g}{size:>10}"
-            f"{tokens:>12}{price(total.dollars) if total.tokens else '':>12}"
+            f"{tokens:>12}{price(total.dollars) if total.tokens or total.dollars != 0 else '':>12}"
         )
     if plan.tasks:
         yield f"labels of {', '.join(plan.tasks)} are read again"

@@ -1,11 +1,13 @@
 """What the embeddings are worth: labelled clips and linear probes on the five published tasks."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mediafm_assets.defs.clips import clip_encoders, labelled_clips, vectors_of_clips, without_encoders
 from mediafm_assets.defs.encoder import read_encoder
 from mediafm_assets.graph.partitions import tasks_partitions
 from mediafm_assets.graph.shown import picture
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from mediafm_assets.graph.materialise import Rows
     from model.encoder import Encoder
+    from model.probes import ProbeResult
 
 REPRESENTATIONS = (
     *(modality.name for modality in MODALITIES),
@@ -103,7 +106,7 @@ def with_all_labels(rows: "pl.DataFrame") -> "pl.DataFrame":
 
 
 def probe_metrics(run: CatalogueRun) -> "Rows":
-    """Probe every representation on every task, with folds grouped by title."""
+    """Probe every representation on every task, with folds grouped by title, and every clip encoder beside them."""
     import polars as pl
 
     from model.probes import probe
@@ -111,14 +114,32 @@ def probe_metrics(run: CatalogueRun) -> "Rows":
     encoder_version = run.partition["encoder_version"]
     clips, _unused = run.catalogue.once(clips_by_task)
     cells = []
-    pooled = clip_vectors(run.lake, encoder_version, {clip for rows in clips.values() for clip in spans_of(rows)})
+    spans = {clip for rows in clips.values() for clip in spans_of(rows)}
+    pooled, others = clip_vectors(run.lake, encoder_version, spans), vectors_of_clips(run.catalogue, spans)
     for task, rows in clips.items():
         for representation in REPRESENTATIONS:
             features = [pooled[clip][representation] for clip in spans_of(rows)]
             result = probe(task, features, rows["target"].to_list(), rows["title_id"].to_list(), seed=SEED)
             cells.append({"task": task, "representation": representation, **result._asdict()})
+        for name, of_clips in others.items():
+            cells.append({"task": task, "representation": name, **compared(task, rows, of_clips)._asdict()})
         run.context.log.info(f"{task}: {len(rows)} clips probed")
     yield "probe_metrics", pl.DataFrame(cells)
+
+
+def compared(task: str, rows: "pl.DataFrame", vectors: "Mapping[Clip, np.ndarray | str]") -> "ProbeResult":
+    """The score of a clip encoder on the very clips and folds of our own; none where it lacks one of the clips, since
+    on other clips it would be another task's."""
+    from model.probes import ProbeResult, probe
+
+    features = [vectors[clip] for clip in spans_of(rows)]
+    without = Counter(made for made in features if isinstance(made, str))
+    if without:
+        reason, _ = without.most_common(1)[0]
+        note = f"cannot be evaluated: {without.total()} of {len(rows)} clips have no vector ({reason})"
+        return ProbeResult(TASKS[task].metric, None, None, None, len(rows), rows["title_id"].n_unique(), note)
+    made = [vector for vector in features if not isinstance(vector, str)]
+    return probe(task, made, rows["target"].to_list(), rows["title_id"].to_list(), seed=SEED)
 
 
 def scores(run: CatalogueRun) -> dict[str, Any]:
@@ -157,6 +178,18 @@ def metrics_version(catalogue: Catalogue) -> str | None:
     titles = [f"{title} {version}" for title, version in made if title in labelled]
     labels = [f"{task} {version}" for (task,), version in sorted(catalogue.stored_in("clip_labels").items())]
     return digest(catalogue.stages.recipe["probe_metrics"].code, catalogue.encoder_version, *titles, *labels)
+
+
+def compared_version(catalogue: Catalogue) -> str | None:
+    """The version that the probe metrics would have, with what is known of the clips by the clip encoders."""
+    from resources.lake.clip_cache import known_keys
+
+    version = metrics_version(catalogue)
+    if version is None or without_encoders(catalogue):
+        return version
+    spaces = [encoder.space() for encoder in clip_encoders(catalogue).values()]
+    keys = [clip.key(space) for clip in catalogue.once(labelled_clips) for space in spaces]
+    return digest(version, *spaces, *sorted(known_keys(catalogue.lake, keys)))
 
 
 def labelled_titles(catalogue: Catalogue) -> frozenset[str]:
@@ -289,8 +322,9 @@ def as_markdown(metrics: "pl.DataFrame") -> str:
         for row in metrics.iter_rows(named=True)
     }
     names = {row["task"]: f"{row['task']} ({row['metric']})" for row in metrics.iter_rows(named=True)}
-    lines = [["task", *REPRESENTATIONS], ["---"] * (len(REPRESENTATIONS) + 1)]
-    lines += [[name, *(cells[task, which] for which in REPRESENTATIONS)] for task, name in names.items()]
+    which = list(dict.fromkeys((*REPRESENTATIONS, *metrics["representation"])))
+    lines = [["task", *which], ["---"] * (len(which) + 1)]
+    lines += [[name, *(cells[task, representation] for representation in which)] for task, name in names.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -309,6 +343,7 @@ STAGES = (
             Recipe(
                 "probe_metrics",
                 (
+                    "clip_embeddings",
                     "contextual_embeddings",
                     "clip_labels",
                     "encoder_promotions",
@@ -323,7 +358,8 @@ STAGES = (
         probe_metrics,
         scope="catalogue",
         kinds=frozenset({"scikitlearn"}),
-        version=metrics_version,
+        version=compared_version,
         describe=scores,
+        uses=frozenset({"clip_encoders"}),
     ),
 )

@@ -139,7 +139,10 @@ def expected_of_titles(
 
 def expected_of_all(catalogue: Catalogue, history: History, stages: Iterable[Stage], film_s: float) -> list[Expected]:
     """What stages take that are made once for all titles, whose films last so long together."""
-    return [_expected(history, stage, None, film_s, 0, 0.0, True) for stage in stages]
+    return [
+        _expected(history, stage, None, film_s, 0, stage.dollars(catalogue) if stage.dollars else 0.0, True)
+        for stage in stages
+    ]
 
 
 def _expected(

@@ -282,6 +282,8 @@ class Look:
         catalogue = self.catalogue
         stored, now = catalogue.stored(table), catalogue.made_from(table)
         missing = "missing" if stored is None else "stale"
+        if stage.off and (why := stage.off(catalogue)):
+            return Verdict("waiting", why), stored, None, now
         if stage.due:
             of_all = catalogue.stored_in(table)
             stored = stored or (of_all[max(of_all)] if of_all else None)  # of the newest, if it is not in use

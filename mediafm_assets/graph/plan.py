@@ -203,10 +203,13 @@ def _when_made(catalogue: Catalogue, wanted: Mapping[str, Set[str]]) -> Catalogu
 def _will_be_due(later: Catalogue, stage: Stage, made: Set[str], renewed: Mapping[str, Set[str]]) -> bool:
     """Whether what is made once for all titles is to be made, when the titles have what they lack and all before it is
     made."""
+    if stage.off and stage.off(later):
+        return False
     if stage.due and stage.due(later):
         return True
     by_table = later.stages.by_table
     whole = {name for name in stage.inputs if name in by_table and by_table[name].scope == "catalogue"}
+    whole -= {name for name in whole if by_table[name].off}  # what may be off, nothing waits for
     if any(name not in made and not later.stored(name) for name in whole):
         return False  # it waits
     if stage.due or stage.name == PROMOTIONS:  # an encoder is decided on once

@@ -59,6 +59,9 @@ class Stage:
               the catalogue and, for a task, its name; raises BadInput where an input cannot be used. By default it
               follows from the recipe: all versions of all inputs.
     due:      scope catalogue: whether the planner makes it now; by default whenever its version is not stored.
+    off:      scope catalogue: why the configuration has none of it, in a sentence; None where it has. Off, it is never
+              due, and nothing is planned for it. Nothing waits for what may be off, though it reads it.
+    dollars:  scope catalogue: what it will be paid; None where nobody can tell.
     describe: what the UI is told of what is stored, whether it was made just now or found fresh.
     stored:   of what is not a Delta table: the stored versions by partition, as `DeltaLake.data_versions` gives them.
     about:    of what is not a Delta table: its description. Tables have theirs in `resources.lake.tables`.
@@ -77,6 +80,8 @@ class Stage:
     kinds: frozenset[str] = frozenset()
     version: Callable[..., str | None] | None = None
     due: "Callable[[Catalogue], bool] | None" = None
+    off: "Callable[[Catalogue], str | None] | None" = None
+    dollars: "Callable[[Catalogue], float | None] | None" = None
     describe: Callable[[Any], Mapping[str, Any]] | None = None
     stored: "Callable[[Catalogue], Mapping[tuple[str, ...], str]] | None" = None
     about: str = ""

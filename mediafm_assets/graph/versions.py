@@ -273,6 +273,8 @@ class Catalogue:
 
     def is_due(self, stage: Stage) -> bool:
         """Whether a stage that is made once for all is to be made now."""
+        if stage.off and stage.off(self):
+            return False
         if stage.due:
             return stage.due(self)
         version = self.version_of(stage)

@@ -51,6 +51,8 @@ def whole_asset(stage: Stage, stages: Stages, resources: Mapping[str, Any]) -> d
         task = context.partition_key if stage.scope == "task" else None
         of = f"{task}: " if task else ""
         try:
+            if stage.off and (why := stage.off(catalogue)):
+                raise BadInput(why)
             version = catalogue.version_of(stage, task)
             if version is None and task is None:
                 raise BadInput(f"{missing_input(catalogue, stage)} first")
@@ -68,7 +70,7 @@ def whole_asset(stage: Stage, stages: Stages, resources: Mapping[str, Any]) -> d
 def missing_input(catalogue: Catalogue, stage: Stage) -> str:
     """What has to be materialised before the stage can be, in words."""
     stages = catalogue.stages
-    inputs = stage.inputs & stages.by_table.keys()
+    inputs = {name for name in stage.inputs & stages.by_table.keys() if not stages.by_table[name].off}
     for name in sorted(inputs, key=lambda name: (stages.by_table[name].scope != "catalogue", name)):
         scope = stages.by_table[name].scope
         there = catalogue.titles_in(name) if scope == "title" else scope == "task" or catalogue.stored(name)

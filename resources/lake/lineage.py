@@ -66,7 +66,13 @@ MADE_FROM: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             (*_TRAINED_ON, "encoder.data"),
         ),
     },
-    "probe_metrics": dict.fromkeys(("value", "ci_low", "ci_high"), _MEASURED),
+    "clip_embeddings": {
+        "media_sha256": _FILM,
+        "start_s": ("clip_labels.start_s",),
+        "end_s": ("clip_labels.end_s",),
+        "embedding": (*_FILM, "titles.language", "clip_labels.start_s", "clip_labels.end_s"),
+    },
+    "probe_metrics": dict.fromkeys(("value", "ci_low", "ci_high"), (*_MEASURED, "clip_embeddings.embedding")),
     "probes": dict.fromkeys(
         ("weights", "bias", "average_precision", "ci_low", "ci_high", "calibration_error"), (*_LABELS, *_IN_CONTEXT)
     ),

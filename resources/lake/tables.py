@@ -348,7 +348,7 @@ TABLES: Mapping[str, Table] = {
                 "representation",
                 "string",
                 "What was probed: video, audio, text, fused (the three), moving_average and title_mean of fused, "
-                "contextual_clip_alone, contextual_in_context.",
+                "contextual_clip_alone, contextual_in_context; and the clip encoders of clip_embeddings.",
             ),
             Column("metric", "string", "The task's published metric."),
             Column("value", "float64", "The score; null when there are too few labels (see note).", nullable=True),
@@ -488,6 +488,25 @@ TABLES: Mapping[str, Table] = {
             Column("score", "float64", "Probability that an editor would choose it.", nullable=True),
             Column("probe_version", "string", "Data version of the probes."),
             REASON,
+        ),
+        Table(
+            "clip_embeddings",
+            "Labelled clips as outside services and other clip encoders see them, to be probed beside our own vectors; "
+            "by content, so that none is paid for twice.",
+            (),
+            ("key",),
+            (
+                Column("key", "string", "SHA-256, in hex, over space, film, its language and the span."),
+                Column("clip_encoder", "string", "mean_frames, vertex, marengo or nova."),
+                Column("space", "string", "The embedding space: model, and how a clip is put to it. Never mix two."),
+                Column("media_sha256", "string", "The film, as in titles."),
+                START,
+                END,
+                Column(
+                    "embedding", "list<float32>", "The clip's vector, as it was given; null without one.", nullable=True
+                ),
+                REASON,
+            ),
         ),
         Table(
             "text_cache",

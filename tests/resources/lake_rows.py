@@ -84,6 +84,7 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
         "key": [f"{seed:032x}{i:032x}" for i in index],
         "model": ["text-embedding-3-large"] * n,
         "dimensions": [768] * n,
+        "clip_encoder": ["vertex"] * n,
         "clip_id": [f"c{i}" for i in index],
         "title_id": ["t"] * n,
         "labels": [["calm", "ün'usual"]] * n,

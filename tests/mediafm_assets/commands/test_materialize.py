@@ -36,7 +36,7 @@ def test_every_table_is_filled_and_keeps_its_contract(finished: Places) -> None:
     titles = titles_in(finished)
     for table in TABLES:
         partitions = finished.lake.data_versions(table)
-        if table in ("failures", "text_cache"):  # nothing failed, and nothing was paid for
+        if table in ("failures", "text_cache", "clip_embeddings"):  # nothing failed, was paid for, or compared with
             assert not partitions
             continue
         assert partitions, table

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from resources.encoders import VideoEncoder
+from resources.encoders.clips.encoder import ClipEncoders
 from resources.lake import DeltaLake
 from resources.landing import LandingZone
 
@@ -43,7 +45,9 @@ def named_resources(landing: Path) -> dict[str, Any]:
     )  # what the version says of it
     encoder_config = SimpleNamespace(config=lambda: config, config_key=lambda: "tiny")
     found = {key: Named(key) for key in KEYS}
-    return {**found, "encoder_config": encoder_config, "landing": LandingZone(uri=str(landing))}
+    compared = ClipEncoders(video=VideoEncoder())
+    landing_zone = LandingZone(uri=str(landing))
+    return {**found, "clip_encoders": compared, "encoder_config": encoder_config, "landing": landing_zone}
 
 
 def title_row(name: str) -> dict[str, Any]:

@@ -222,8 +222,9 @@ def test_the_lineage_in_the_ui_is_what_the_stages_read() -> None:
     assert read["encoder_promotions"] == {"encoder", "clip_labels", "fused_embeddings", "global_embeddings", "titles"}
     assert read["encoder"] == {"fused_embeddings", "global_embeddings", "titles"}
     assert read["clip_labels"] == {"label_files"}
+    assert read["clip_embeddings"] == {"clip_labels", "titles"}
     assert read["probe_metrics"] == {
-        *("clip_labels", "contextual_embeddings", "encoder_promotions"),
+        *("clip_embeddings", "clip_labels", "contextual_embeddings", "encoder_promotions"),
         *("fused_embeddings", "global_embeddings", "titles"),
     }
 
