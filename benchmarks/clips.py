@@ -3,8 +3,8 @@
     export MEDIAFM_CLIP_ENCODERS=mean_frames; mediafm materialize; python benchmarks/clips.py
 
 Both are the same video encoder; one sees eight frames of the cut clip, the other the mean of the clip's shots. Their
-scores should lie close together, with the difference resampled over titles. Besides, what cutting a film's labelled clips takes
-against decoding it, in one run.
+scores should lie close together, with the difference resampled over titles. Besides, what cutting a film's labelled
+clips takes against decoding it, in one run.
 """
 
 import tempfile
