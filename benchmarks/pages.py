@@ -82,6 +82,7 @@ def write(lake: DeltaLake, titles: int, shots: int) -> None:
             duration_s=pl.lit(SHOT_S * shots),
             fps=pl.lit(25.0),
             height=pl.col("width"),
+            has_picture=pl.lit(True),
             has_audio=pl.lit(True),
             extra=pl.lit("{}"),
             drop_fingerprint=pl.lit("f"),
@@ -98,7 +99,7 @@ def write(lake: DeltaLake, titles: int, shots: int) -> None:
                 present=pl.lit(True), encoder=pl.lit(encoder), track=pl.lit("film.en.srt")
             ),
             "fused_embeddings": pl.DataFrame({**spans, "embedding": list(vectors)}).with_columns(
-                has_audio=pl.lit(True), has_text=pl.lit(True), space=pl.lit(space)
+                has_video=pl.lit(True), has_audio=pl.lit(True), has_text=pl.lit(True), space=pl.lit(space)
             ),
             "global_embeddings": whole.select("title_id", text="synopsis").with_columns(
                 pl.Series("embedding", list(hash_texts(whole["synopsis"].to_list(), 768))), encoder=pl.lit(encoder)

@@ -14,13 +14,13 @@ class Modality:
     width: int  # of its vectors
     table: str  # of its vectors, a row per shot
     encoder: str  # resource that makes them
-    may_be_absent: bool  # whether a shot can lack it; the table then has a column `present`
+    before: bool  # whether rows of fused vectors that were written before they had its flag, have it
 
 
 MODALITIES = (
-    Modality("video", 768, "video_embeddings", "video_encoder", may_be_absent=False),
-    Modality("audio", 768, "audio_embeddings", "audio_encoder", may_be_absent=True),
-    Modality("text", 768, "text_embeddings", "text_encoder", may_be_absent=True),
+    Modality("video", 768, "video_embeddings", "video_encoder", before=True),
+    Modality("audio", 768, "audio_embeddings", "audio_encoder", before=False),
+    Modality("text", 768, "text_embeddings", "text_encoder", before=False),
 )
 
 Widths = tuple[tuple[str, int], ...]

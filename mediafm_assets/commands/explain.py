@@ -167,10 +167,11 @@ class Question:
             row = rows.row(0, named=True)
             if "start_s" in row:
                 yield f"shot {self.shot}: {clock(row['start_s'], True)} to {clock(row['end_s'], True)}"
-            if "start_frame" in row:
+            if row.get("start_frame") is not None:
                 yield f"frames {row['start_frame']} to {row['end_frame'] - 1}"
             if "frame_index" in row:
-                yield f"frames {', '.join(map(str, rows['frame_index'].to_list()))}"
+                seen = rows.drop_nulls("jpeg")["frame_index"].to_list()
+                yield f"frames {', '.join(map(str, seen))}" if seen else "no frames: the title has no picture"
         for name in SAYING:
             if name in rows.columns and rows[name].n_unique() == 1 and rows[name][0]:
                 yield f"{name.replace('_', ' ')}: {one_line(rows[name][0], 400)}"

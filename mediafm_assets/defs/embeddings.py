@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mediafm_assets.defs.ingest import registered_drop
+from mediafm_assets.defs.ingest import cues_of, registered_drop
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
-from mediafm_assets.graph.versions import Catalogue, TextTrack, title_text
+from mediafm_assets.graph.versions import Catalogue, title_text
 from model.modalities import MODALITIES, WIDTHS
 from resources.encoders import AudioEncoder, TextEncoder, VideoEncoder
 from resources.lake import vectors
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mediafm_assets.graph.materialise import Rows
-    from resources.timed_text import Cue
 
 
 def embedding_rows(modality: str, vectors: "Sequence[np.ndarray | None]", encoder: str) -> "dict[str, Any]":
@@ -43,18 +42,22 @@ def embedded(run: TitleRun, encoder: TextEncoder, texts: Sequence[str]) -> "np.n
 
 
 def video_embeddings(run: TitleRun, title_id: str) -> "Rows":
-    """Embed each shot's sampled frames."""
+    """Embed each shot's sampled frames; what is only heard has none."""
     import polars as pl
 
     from resources.pictures import self_similarity
 
     encoder: VideoEncoder = run.resources.video_encoder
     frames = run.read("shot_frames", title_id)
-    shots = frames.group_by("shot_index", maintain_order=True).agg("jpeg")["jpeg"]
-    made = list(encoder.embed(jpegs.to_list() for jpegs in shots))
+    shots = frames.group_by("shot_index", maintain_order=True).agg(pl.col("jpeg").drop_nulls())["jpeg"]
+    seen = [shot for shot, jpegs in enumerate(shots) if len(jpegs)]
+    made: list[np.ndarray | None] = [None] * len(shots)
+    for shot, vector in zip(seen, encoder.embed(shots[shot].to_list() for shot in seen), strict=True):
+        made[shot] = vector
     rows = pl.DataFrame(embedding_rows("video", made, encoder.space()))
-    likeness = "how like each shot is to each other; bright is alike, the title runs right and down"
-    run.draw("self_similarity", likeness, lambda: self_similarity(vectors(rows)))
+    if seen:
+        likeness = "how like each shot is to each other; bright is alike, the title runs right and down"
+        run.draw("self_similarity", likeness, lambda: self_similarity(vectors(rows)))
     yield "video_embeddings", rows
 
 
@@ -77,18 +80,6 @@ def audio_embeddings(run: TitleRun, title_id: str) -> "Rows":
         if sound.heard:
             run.draw("sound", "frequencies over time, low ones below; the shots beneath in two greys", sound.strip)
     yield "audio_embeddings", pl.DataFrame(embedding_rows("audio", made, encoder.space()))
-
-
-def cues_of(run: TitleRun, title_id: str) -> "tuple[TextTrack | None, list[Cue]]":
-    """The title's track, None where it has none, and its cues."""
-    from resources.timed_text import read_cues
-
-    drop, title = registered_drop(run, title_id)
-    track = choose_track([TextTrack(**track) for track in title["text_tracks"]], title["language"])
-    if track is None:
-        return None, []
-    with run.landing.local(drop, track.name) as path:
-        return track, read_cues(path)
 
 
 def text_embeddings(run: TitleRun, title_id: str) -> "Rows":
@@ -157,7 +148,7 @@ def fused_embeddings(run: TitleRun, title_id: str) -> "Rows":
     tables = {modality.name: run.read(modality.table, title_id) for modality in MODALITIES}
     embeddings = {name: (vectors(table), table["present"].to_numpy()) for name, table in tables.items()}
     fused = fuse(embeddings, run.resources.fusion.kind)
-    present = {f"has_{m.name}": embeddings[m.name][1] for m in MODALITIES if m.may_be_absent}
+    present = {f"has_{m.name}": embeddings[m.name][1] for m in MODALITIES}
     run.notes.update({f"energy_{block}": share for block, share in block_energy(fused).items()})
     run.notes.update({name.replace("has_", "shots_with_"): int(flags.sum()) for name, flags in present.items()})
     rows = run.read("shots", title_id).select("shot_index", "start_s", "end_s")

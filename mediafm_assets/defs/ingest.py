@@ -1,4 +1,4 @@
-"""From a drop in the landing zone to shots and their sampled frames."""
+"""From a drop in the landing zone to shots and their sampled frames, or without a picture to segments of its sound."""
 
 import json
 from collections.abc import Iterator
@@ -12,11 +12,13 @@ from mediafm_assets.settings import FrameSampler
 from resources.errors import BadInput
 from resources.landing import Drop, LandingZone
 from resources.shots import Shot, ShotDetector
+from resources.timed_text import TextTrack, choose_track
 
 if TYPE_CHECKING:
     import polars as pl
 
     from mediafm_assets.graph.materialise import Rows
+    from resources.timed_text import Cue
 
 
 def title_row(landing: LandingZone, drop: Drop) -> dict[str, Any]:
@@ -39,6 +41,7 @@ def title_row(landing: LandingZone, drop: Drop) -> dict[str, Any]:
         "fps": info.fps,
         "width": info.width,
         "height": info.height,
+        "has_picture": info.has_picture,
         "has_audio": info.has_audio,
         "text_tracks": [
             {
@@ -81,8 +84,21 @@ def titles(run: TitleRun, title_id: str) -> "Rows":
     yield "titles", pl.DataFrame([whole], schema=dict(polars_schema("titles")))
 
 
+def cues_of(run: TitleRun, title_id: str) -> "tuple[TextTrack | None, list[Cue]]":
+    """The title's track, None where it has none, and its cues."""
+    from resources.timed_text import read_cues
+
+    drop, title = registered_drop(run, title_id)
+    track = choose_track([TextTrack(**track) for track in title["text_tracks"]], title["language"])
+    if track is None:
+        return None, []
+    with run.landing.local(drop, track.name) as path:
+        return track, read_cues(path)
+
+
 def shots(run: TitleRun, title_id: str) -> "Rows":
-    """Cut the film into shots and keep evenly spaced frames of each, in one pass over the video stream."""
+    """Cut the film into shots and keep evenly spaced frames of each, in one pass over the video stream. What is only
+    heard is cut into segments, where sound and words change."""
     import polars as pl
 
     from resources.pictures import contact_sheet
@@ -90,7 +106,10 @@ def shots(run: TitleRun, title_id: str) -> "Rows":
     detector: ShotDetector = run.resources.shot_detector
     found: list[Shot] = []
     covers: list[bytes] = []
-    drop, _ = registered_drop(run, title_id)
+    drop, title = registered_drop(run, title_id)
+    if not title["has_picture"]:
+        yield from heard(run, title_id)
+        return
     with run.landing.local(drop, drop.media) as film:
         yield "shot_frames", frame_rows(film, detector, run.resources.frame_sampler, found, covers)
     if covers:
@@ -98,6 +117,24 @@ def shots(run: TitleRun, title_id: str) -> "Rows":
     rows = [(shot.index, shot.start_s, shot.end_s, shot.start_frame, shot.end_frame) for shot in found]
     columns = ["shot_index", "start_s", "end_s", "start_frame", "end_frame"]
     yield "shots", pl.DataFrame(rows, schema=columns, orient="row").with_columns(detector=pl.lit(detector.name))
+
+
+def heard(run: TitleRun, title_id: str) -> "Rows":
+    """Shots of a title without a picture, and a row for each that says so in the place of its frames."""
+    import polars as pl
+
+    from resources.shots import SEGMENTS, sound_segments
+
+    drop, title = registered_drop(run, title_id)
+    _, cues = cues_of(run, title_id)
+    with run.landing.local(drop, drop.media) as media:
+        spans = sound_segments(media, cues, title["language"])
+    found = pl.DataFrame(spans, schema=["start_s", "end_s"], orient="row").with_row_index("shot_index")
+    middle = (pl.col("start_s") + pl.col("end_s")) / 2
+    none = found.select("shot_index", frame_index="shot_index", time_s=middle, jpeg=pl.lit(None, pl.Binary))
+    yield "shot_frames", none
+    no_frame = pl.lit(None, pl.Int64)
+    yield "shots", found.with_columns(start_frame=no_frame, end_frame=no_frame, detector=pl.lit(SEGMENTS))
 
 
 def frame_rows(

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from mediafm_assets.defs.embeddings import cues_of
+from mediafm_assets.defs.ingest import cues_of
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
 from model.modalities import WIDTHS, blocks_of

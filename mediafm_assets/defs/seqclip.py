@@ -57,10 +57,12 @@ def captioned_clips(catalogue: Catalogue) -> tuple[str, list[CaptionedClip]]:
 
 
 def shots_and_cues(lake: DeltaLake) -> list[CaptionedClip]:
-    """Every shot of the lake in which something is said, with the words."""
+    """Every shot of the lake that is seen and in which something is said, with the words."""
     import polars as pl
 
+    seen = lake.scan("titles").filter(pl.col("has_picture")).select("title_id")
     said = lake.scan("text_embeddings").filter(pl.col("present")).select("title_id", "shot_index", "text")
+    said = said.join(seen, on="title_id", how="semi")
     shots = lake.scan("shots").select("title_id", "shot_index", "start_s", "end_s")
     rows = said.join(shots, on=["title_id", "shot_index"]).sort("title_id", "shot_index").collect()
     return [
@@ -175,7 +177,7 @@ def pairs_with_frames(
             for clip in its_clips:
                 yield name, series_id, clip.caption, jpegs
             continue
-        rows = lake.read("shot_frames", title_id=title_id).sort("time_s")
+        rows = lake.read("shot_frames", title_id=title_id).drop_nulls("jpeg").sort("time_s")
         for clip in its_clips:
             start, end = np.searchsorted(rows["time_s"].to_numpy(), (clip.start_s, clip.end_s)).tolist()
             chosen = [start + place for place in evenly(end - start, frames)]

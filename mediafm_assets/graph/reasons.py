@@ -25,12 +25,13 @@ def made_from(catalogue: Catalogue, table: str, title_id: str) -> dict[str, str]
 
 
 def _part(part: str, row: Mapping[str, Any], version: str) -> str:
+    track = _track([TextTrack(**track) for track in row["text_tracks"]], row["language"])
     if part == "timed_text":
-        track = _track([TextTrack(**track) for track in row["text_tracks"]], row["language"])
         return f"{version} {track}"
     if part == "sound":
         return f"{version} {row['language'] or NONE}"
-    return f"{version} {os.path.basename(row['media_uri'])}"
+    name = os.path.basename(row["media_uri"])
+    return f"{version} {name}" if row["has_picture"] or track == NONE else f"{version} {name} with {track}"
 
 
 def _track(tracks: list[TextTrack], language: str | None) -> str:
@@ -111,6 +112,8 @@ def changed_parts(drop: Drop, row: Mapping[str, Any], before: MadeFrom) -> froze
         found.add("timed_text")
     if drop.language != row["language"]:
         found.add("sound")
+    if not row["has_picture"] and found:  # they are cut by sound and words
+        found.add("media")
     if title_text(vars(drop)) != title_text(row):
         found.add("metadata")
     return frozenset(found)

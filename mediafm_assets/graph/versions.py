@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 from mediafm_assets.graph.stage import PARTS, ROOT, Stage, Stages, partition_columns
 from model.modalities import MODALITIES
 from resources.lake import DeltaLake
+from resources.shots import SEGMENTS
 from resources.timed_text import TextTrack, choose_track
 
 Found = TypeVar("Found")
@@ -62,12 +63,15 @@ def drop_version(row: Mapping[str, Any], code: str) -> str:
 
 
 def parts_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """The versions of a drop's parts, from its row in `titles`."""
+    """The versions of a drop's parts, from its row in `titles`. What is only heard is cut by its sound and timed text,
+    which are then a part of the media."""
     track = choose_track([TextTrack(**track) for track in row["text_tracks"]], row["language"])
+    sound = digest(row["media_sha256"], row["language"])
+    timed_text = digest(track.name, track.sha256) if track else digest("no timed text")
     return {
-        "media": row["media_sha256"],
-        "sound": digest(row["media_sha256"], row["language"]),
-        "timed_text": digest(track.name, track.sha256) if track else digest("no timed text"),
+        "media": row["media_sha256"] if row["has_picture"] else digest(SEGMENTS, sound, timed_text),
+        "sound": sound,
+        "timed_text": timed_text,
         "metadata": digest(title_text(row)),
     }
 

@@ -25,7 +25,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from mediafm_assets.pages import openapi
-from mediafm_assets.pages.catalogue import Catalogue, NotThere, Row
+from mediafm_assets.pages.catalogue import Catalogue, NotThere, OnlyHeard, Row
 from mediafm_assets.pages.search import LONGEST_QUERY, MOST_HITS, Search, question
 from mediafm_assets.pages.timeline import clock, timeline, training_curve
 from mediafm_assets.pages.vectors import Refused
@@ -120,17 +120,23 @@ class Pages:
     # ---- pictures, words and films -------------------------------------------------------------------------------
 
     def still(self, request: Request) -> Response:
-        jpeg = self._catalogue.still(request.path_params["title_id"], request.path_params["shot_index"])
+        """A still of the shot; a drawing of sound where the title is only heard."""
+        try:
+            jpeg = self._catalogue.still(request.path_params["title_id"], request.path_params["shot_index"])
+        except OnlyHeard:
+            return FileResponse(HERE / "static" / "sound.svg", media_type="image/svg+xml")
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=300"})
 
     def poster(self, request: Request) -> Response:
-        """A still from the first third of the film, past its opening titles; a drawing where there is none yet."""
+        """A still from the first third of the film, past its opening titles; a drawing of sound where the title is only
+        heard, another one where there is no still yet."""
         title_id = request.path_params["title_id"]
         self._catalogue.title(title_id)
         try:
             jpeg = self._catalogue.still(title_id, len(self._catalogue.shots(title_id)) // 3)
-        except NotThere:
-            return FileResponse(HERE / "static" / "icon.svg", media_type="image/svg+xml")
+        except NotThere as missing:
+            drawing = "sound.svg" if isinstance(missing, OnlyHeard) else "icon.svg"
+            return FileResponse(HERE / "static" / drawing, media_type="image/svg+xml")
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=300"})
 
     def words(self, request: Request) -> Response:
@@ -176,7 +182,7 @@ class Pages:
                     left -= len(piece)
                     yield piece
 
-        media_type = kind if kind.startswith("video/") else "application/octet-stream"
+        media_type = kind if kind.startswith(("video/", "audio/")) else "application/octet-stream"
         body: Iterator[bytes] = iter(()) if request.method == "HEAD" else pieces()
         return StreamingResponse(body, status, headers, media_type)
 

@@ -18,6 +18,7 @@ from mediafm_assets.graph.versions import PROMOTIONS
 from mediafm_assets.pages.recent import Recent
 from resources.errors import Unavailable, one_line
 from resources.lake import TABLES, DeltaLake, PartitionMissing, vectors
+from resources.lake.reading import scanned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +45,10 @@ OF_A_TITLE = ("scenes", "tags", "ad_breaks", "highlights")
 
 class NotThere(LookupError):
     """What was asked for is not in the catalogue. The message is a sentence for whoever asked."""
+
+
+class OnlyHeard(NotThere):
+    """There is no picture of it, and there will be none."""
 
 
 class Catalogue:
@@ -211,7 +216,9 @@ class Catalogue:
         files = self.files(PROMOTIONS, {})  # rows of this table have no data version that tells one state from another
 
         def read() -> str | None:
-            rows = self.collected(PROMOTIONS, self.scan(files).filter("promoted").select(*light(PROMOTIONS)))
+            rows = self.collected(
+                PROMOTIONS, self.scan(PROMOTIONS, files).filter("promoted").select(*light(PROMOTIONS))
+            )
             decided = rows.filter(pl.col("decided_at") == pl.col("decided_at").max())["encoder_version"]
             return None if decided.is_empty() else str(decided[0])
 
@@ -220,8 +227,11 @@ class Catalogue:
     # ---- stills --------------------------------------------------------------------------------------------------
 
     def still(self, title_id: str, shot_index: int) -> bytes:
-        """The frame in the middle of those sampled from the shot, as JPEG. Raises NotThere."""
+        """The frame in the middle of those sampled from the shot, as JPEG. Raises NotThere, and OnlyHeard of a title
+        without a picture."""
         self.shot(title_id, shot_index)
+        if not self.title(title_id)["has_picture"]:
+            raise OnlyHeard("That title has no picture.")
         first = shot_index // STILLS_READ_TOGETHER * STILLS_READ_TOGETHER
         versions = [self.versions(table).get((title_id,)) for table in ("shots", "shot_frames")]
         near = self._stills.get((title_id, first, *versions), lambda: self._stills_from(title_id, first))
@@ -237,7 +247,7 @@ class Catalogue:
         if not shots or not files:
             return {}
         # By frame, whose least and greatest each row group tells: only those that hold these shots are unpacked.
-        frames = self.scan(files).filter(
+        frames = self.scan("shot_frames", files).filter(
             pl.col("frame_index").is_between(shots[0]["start_frame"], shots[-1]["end_frame"], closed="left")
         )
         rows = self.collected("shot_frames", frames.select("shot_index", "frame_index", "jpeg")).sort("frame_index")
@@ -258,7 +268,8 @@ class Catalogue:
             files = [file for (version,) in stored for file in self.files("encoder", {"encoder_version": version})]
             wanted = ("space", "config", "metrics", "created_at")
             of_file = [
-                self.collected("encoder", self.scan([file]).select(wanted).head(1)).row(0, named=True) for file in files
+                self.collected("encoder", self.scan("encoder", [file]).select(wanted).head(1)).row(0, named=True)
+                for file in files
             ]
             rows = [
                 {**row, "encoder_version": version, "config": _said(row["config"]), "metrics": _said(row["metrics"])}
@@ -310,7 +321,7 @@ class Catalogue:
         if not files:
             return []
         wanted = pl.lit(True) if title_id is None else pl.col("title_id") == title_id
-        rows = self.collected(table, self.scan(files).filter(wanted).select(light(table)))
+        rows = self.collected(table, self.scan(table, files).filter(wanted).select(light(table)))
         return (rows.sort(*TABLES[table].key) if TABLES[table].key else rows).to_dicts()
 
     def _read_several(self, table: str, title_ids: Sequence[str]) -> dict[str, list[Row]]:
@@ -318,8 +329,8 @@ class Catalogue:
         owners = {file: title for title in title_ids for file in self.files(table, {"title_id": title})}
         if not owners:
             return {}
-        scanned = self.scan(list(owners), include_file_paths=FILE).select(*light(table), FILE)
-        of_file = self.collected(table, scanned.sort(TABLES[table].key)).partition_by(FILE, as_dict=True)
+        of_titles = self.scan(table, list(owners), include_file_paths=FILE).select(*light(table), FILE)
+        of_file = self.collected(table, of_titles.sort(TABLES[table].key)).partition_by(FILE, as_dict=True)
         found: dict[str, list[Row]] = {}
         for (file,), rows in of_file.items():
             found.setdefault(owners[str(file)], []).extend(rows.drop(FILE).iter_rows(named=True))
@@ -345,17 +356,9 @@ class Catalogue:
         """The data files of the partitions that agree in the columns given."""
         return self.lake.partition_files(table, partition)
 
-    def scan(self, files: Sequence[str], include_file_paths: str | None = None) -> "pl.LazyFrame":
+    def scan(self, table: str, files: Sequence[str], include_file_paths: str | None = None) -> "pl.LazyFrame":
         """Data files, of which only the columns asked for are read. include_file_paths: a column for their names."""
-        import polars as pl
-
-        return pl.scan_parquet(
-            list(files),
-            glob=False,
-            hive_partitioning=False,
-            include_file_paths=include_file_paths,
-            storage_options=self.lake.storage_options or None,
-        )
+        return scanned(table, files, self.lake.storage_options, include_file_paths)
 
     def collected(self, table: str, rows: "pl.LazyFrame") -> "pl.DataFrame":
         """Raises Unavailable where a file of the table cannot be read."""

@@ -122,7 +122,7 @@ class Vectors:
             return None
         names = {column.name for column in TABLES[table].columns}
         columns = [name for name in ("shot_index", *(self._space or ())[:1], "embedding") if name in names]
-        scanned = self._catalogue.scan(list(owners), include_file_paths=FILE)
+        scanned = self._catalogue.scan(table, list(owners), include_file_paths=FILE)
         rows = self._catalogue.collected(table, scanned.select(*columns, FILE))
         if self._space is not None:
             column, space = self._space

@@ -35,9 +35,7 @@ def checks(table: str) -> dict[str, Check]:
     if {"present", "embedding"} <= names:
         found["absent_is_zero"] = _zero_check({"present": slice(None)})
     if table == "fused_embeddings":
-        found["absent_is_zero"] = _zero_check(
-            {f"has_{name}": block for name, block in blocks_of(WIDTHS).items() if f"has_{name}" in names}
-        )
+        found["absent_is_zero"] = _zero_check({f"has_{name}": block for name, block in blocks_of(WIDTHS).items()})
         found["norms_unit"] = _norms_unit
     if {"start_s", "end_s"} <= names:
         found["spans_not_empty"] = _spans_not_empty
@@ -152,14 +150,16 @@ def _zero_check(blocks: Mapping[str, slice]) -> Check:
 
 
 def _norms_unit(rows: "pl.DataFrame") -> list[str]:
-    """Fused vectors have norm 1 within 1e-5."""
+    """Fused vectors have norm 1 within 1e-5, or are zeros where the shot has no modality at all."""
     import numpy as np
+    import polars as pl
 
     matrix = _matrix(rows)
     if matrix is None:
         return []
     norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
-    wrong = int((~(np.abs(norms - 1) <= UNIT_NORM_TOLERANCE)).sum())
+    has_any = rows.select(pl.any_horizontal(*(f"has_{name}" for name, _ in WIDTHS))).to_series().to_numpy()
+    wrong = int((~(np.abs(norms - has_any) <= UNIT_NORM_TOLERANCE)).sum())
     return [f"{wrong} fused vectors are not of unit norm"] if wrong else []
 
 
@@ -170,14 +170,20 @@ def _spans_not_empty(rows: "pl.DataFrame") -> list[str]:
 
 
 def _shots_tile(rows: "pl.DataFrame") -> list[str]:
-    """The shots tile their title: from frame 0, each begins in frames and seconds where the one before it ended."""
+    """The shots tile their title: from frame 0, each begins in frames and seconds where the one before it ended. What
+    is only heard has no frames."""
     ordered = rows.sort("shot_index")
     found = []
     if ordered["shot_index"].to_list() != list(range(len(ordered))):
         found.append("shots are not numbered 0, 1, 2, …")
-    if len(ordered) and ordered["start_frame"][0] != 0:
+    of_frames = ordered.select("start_frame", "end_frame")
+    without = sum(of_frames.null_count().row(0))
+    if without not in (0, of_frames.height * of_frames.width):
+        found.append("some shots have frames and some have none")
+    if not without and len(ordered) and ordered["start_frame"][0] != 0:
         found.append("the first shot does not begin at frame 0")
-    for start, end in (("start_frame", "end_frame"), ("start_s", "end_s")):
+    spans = [("start_s", "end_s")] if without else [("start_frame", "end_frame"), ("start_s", "end_s")]
+    for start, end in spans:
         if (ordered[end] <= ordered[start]).any():
             found.append(f"a shot's {end} does not lie after its {start}")
         if (ordered[start][1:] != ordered[end][:-1]).any():

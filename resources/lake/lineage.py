@@ -51,8 +51,7 @@ MADE_FROM: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "fused_embeddings": {
         **_SPAN,
         "embedding": _MODALITIES,
-        "has_audio": ("audio_embeddings.present",),
-        "has_text": ("text_embeddings.present",),
+        **{f"has_{modality}": (f"{modality}_embeddings.present",) for modality in ("video", "audio", "text")},
         "space": tuple(f"{modality}_embeddings.encoder" for modality in ("video", "audio", "text")),
     },
     "encoder": dict.fromkeys(

@@ -1,6 +1,6 @@
 """The rows of data files, whatever columns were declared when they were written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -27,6 +27,30 @@ def uri_of(log: DeltaLog, file: File) -> str:
     return f"{log.uri}/{file.stored_at}"
 
 
+def scanned(
+    table: str,
+    uris: Sequence[str],
+    storage_options: Mapping[str, str] | None = None,
+    include_file_paths: str | None = None,
+) -> "pl.LazyFrame":
+    """Rows of data files of the table, lazily: in the declared columns but the partition's, which files do not hold,
+    with defaults. include_file_paths: a column for the files' names."""
+    import polars as pl
+
+    partition_by = TABLES[table].partition_by
+    return pl.scan_parquet(
+        list(uris),
+        # Files may be older than a column, or than its disappearance.
+        schema={name: kind for name, kind in polars_schema(table).items() if name not in partition_by},
+        missing_columns="insert",
+        extra_columns="ignore",
+        glob=False,
+        hive_partitioning=False,
+        include_file_paths=include_file_paths,
+        storage_options=dict(storage_options or {}) or None,
+    ).with_columns(defaults(table))
+
+
 def rows_of(table: str, log: DeltaLog, files: Sequence[tuple[Key, File]]) -> "pl.DataFrame":
     """Their rows, with the partition's columns, and the files' paths in `FILE`. Raises Damaged."""
     import polars as pl
@@ -38,21 +62,10 @@ def rows_of(table: str, log: DeltaLog, files: Sequence[tuple[Key, File]]) -> "pl
         schema=dict.fromkeys((URI, *partition_by, FILE), pl.String()),
         orient="row",
     )
-    scanned = pl.scan_parquet(
-        uris,
-        # Files may be older than a column, or than its disappearance.
-        schema={name: kind for name, kind in polars_schema(table).items() if name not in partition_by},
-        missing_columns="insert",
-        extra_columns="ignore",
-        glob=False,
-        hive_partitioning=False,
-        include_file_paths=URI,
-        storage_options=log.storage_options or None,
-    )
     try:
         # A join: replacing values one by one is quadratic in the number of files.
-        rows = scanned.collect().join(of_file, on=URI, how="left").drop(URI)
-        return rows.with_columns(defaults(table))
+        rows = scanned(table, uris, log.storage_options, URI).collect()
+        return rows.join(of_file, on=URI, how="left").drop(URI)
     # A cut or changed file fails in many ways, one of which is a panic of polars.
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         damaged = lake_health.damages(log, [file for _, file in files], deep=False) or lake_health.damages(

@@ -110,8 +110,19 @@ TABLES: Mapping[str, Table] = {
                 "Average frame rate, where the file tells; frames have their own times.",
                 nullable=True,
             ),
-            Column("width", "int32", "Width in pixels as displayed: upright, with square pixels."),
-            Column("height", "int32", "Height in pixels as displayed."),
+            Column(
+                "width",
+                "int32",
+                "Width in pixels as displayed: upright, with square pixels; null without a picture.",
+                nullable=True,
+            ),
+            Column("height", "int32", "Height in pixels as displayed; null without a picture.", nullable=True),
+            Column(
+                "has_picture",
+                "bool",
+                "Whether it can be seen; false: it is only heard, as a podcast, and its shots are segments of sound.",
+                default=True,
+            ),
             Column("has_audio", "bool", "Whether the film has a sound track that can be decoded."),
             Column("text_tracks", TRACKS, "Its timed-text files; language and kind are null where unknown."),
             Column("extra", "string", "Keys of title.json that this project does not know, as JSON."),
@@ -120,25 +131,36 @@ TABLES: Mapping[str, Table] = {
         ),
         _table(
             "shots",
-            "A shot: half-open ranges of frames and seconds that tile the title without gap or overlap.",
+            "A shot: half-open ranges of frames and seconds that tile the title without gap or overlap. Of a title "
+            "without a picture it is a segment of 5 to 30 s of its sound.",
             (TITLE,),
             ("shot_index",),
             SHOT,
             START,
             END,
-            Column("start_frame", "int64", "Its first frame, counted from 0 in display order."),
-            Column("end_frame", "int64", "The frame after its last."),
+            Column(
+                "start_frame",
+                "int64",
+                "Its first frame, counted from 0 in display order; null without a picture.",
+                nullable=True,
+            ),
+            Column("end_frame", "int64", "The frame after its last; null without a picture.", nullable=True),
             Column("detector", "string", "What found the cuts, with its parameters."),
         ),
         _table(
             "shot_frames",
-            "Sampled frames of each shot, evenly spaced, as JPEG.",
+            "Sampled frames of each shot, evenly spaced, as JPEG. A shot without a picture has one row that says so.",
             (TITLE,),
             ("frame_index",),
             SHOT,
-            Column("frame_index", "int64", "The frame's number in the title."),
+            Column("frame_index", "int64", "The frame's number in the title; without a picture, the shot's."),
             Column("time_s", "float64", "The frame's own time in seconds from the start of the media."),
-            Column("jpeg", "binary", "The picture, upright with square pixels, short side at most 224."),
+            Column(
+                "jpeg",
+                "binary",
+                "The picture, upright with square pixels, short side at most 224; null: the title has none.",
+                nullable=True,
+            ),
         ),
         _table(
             "video_embeddings",
@@ -174,13 +196,18 @@ TABLES: Mapping[str, Table] = {
             Column(
                 "embedding",
                 "list<float32>",
-                f"Blocks of {', '.join(f'{name} ({width})' for name, width in WIDTHS)}, together of unit norm.",
+                f"Blocks of {', '.join(f'{name} ({width})' for name, width in WIDTHS)}, together of unit norm; all "
+                "zeros where the shot has none of them.",
                 length=FUSED_DIM,
             ),
             *(
-                Column(f"has_{modality.name}", "bool", f"False: its {modality.name} block is all zeros.", default=False)
+                Column(
+                    f"has_{modality.name}",
+                    "bool",
+                    f"False: its {modality.name} block is all zeros.",
+                    default=modality.before,
+                )
                 for modality in MODALITIES
-                if modality.may_be_absent
             ),
             Column("space", "string", "The embedding spaces of the blocks and the fusion. Never mix two."),
         ),

@@ -20,6 +20,10 @@ MEDIA_EXTENSIONS = (
     *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
     *(".mts", ".mxf", ".ogm", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
 )
+SOUND_EXTENSIONS = (
+    *(".aac", ".ac3", ".aif", ".aiff", ".flac", ".m4a", ".m4b", ".mka", ".mp3", ".oga", ".ogg"),
+    *(".opus", ".wav", ".wma"),
+)
 _LANGUAGE = re.compile(r"([a-z]{2,3})(-[a-z]{4})?(-(?:[a-z]{2}|[0-9]{3}))?(?:[-_]([a-z]{3,}))?", re.IGNORECASE)
 _KIND = re.compile(r"ad|cc|hi|sdh|forced|full|dialog(?:ue)?|commentary|lyrics|descriptions?|captions?|subtitles?", re.I)
 
@@ -132,9 +136,9 @@ def is_timed_text(name: str) -> bool:
 
 def only_media(files: Iterable[str]) -> str:
     candidates = [name for name in files if not is_timed_text(name) and not name.lower().endswith(".json")]
-    if len(candidates) > 1:
-        known = [name for name in candidates if os.path.splitext(name)[1].lower() in MEDIA_EXTENSIONS]
-        candidates = known or candidates
+    for known in (MEDIA_EXTENSIONS, SOUND_EXTENSIONS):  # a film beside its soundtrack is the film
+        if len(candidates) > 1:
+            candidates = [name for name in candidates if os.path.splitext(name)[1].lower() in known] or candidates
     if not candidates:
         raise BadInput("the folder has no media file; put the film beside title.json")
     if len(candidates) > 1:

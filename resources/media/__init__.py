@@ -1,6 +1,6 @@
-"""Films, decoded on the assumption that the file is hostile."""
+"""Films, and what is only heard, decoded on the assumption that the file is hostile."""
 
-from resources.media.apart import cut_clips, probe, shot_audio
+from resources.media.apart import cut_clips, probe, shot_audio, sound_blocks
 from resources.media.frames import Frame, MediaInfo, read_frames
 from resources.media.read_ahead import read_ahead
 
@@ -12,4 +12,5 @@ __all__ = [
     "read_ahead",
     "read_frames",
     "shot_audio",
+    "sound_blocks",
 ]

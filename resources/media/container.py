@@ -1,4 +1,7 @@
-"""A film's container: opened within limits, its streams, its packets and its times."""
+"""A title's media: opened within limits, its streams, its packets and its times.
+
+Media without a picture, such as a podcast, have no main video; then their sound tells the time.
+"""
 
 import logging
 import os
@@ -11,6 +14,7 @@ from resources.errors import BadInput
 
 if TYPE_CHECKING:
     import av
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -46,6 +50,18 @@ _MAGIC = {
     b"v=0": "a stream description",
     b"[playlist]": "a playlist",
 }
+# ISO 639-1 to the 639-2 codes that containers carry (terminological, then bibliographic where it differs).
+_ISO_639_2 = {
+    "ar": ("ara",), "bg": ("bul",), "bn": ("ben",), "ca": ("cat",), "cs": ("ces", "cze"), "da": ("dan",),
+    "de": ("deu", "ger"), "el": ("ell", "gre"), "en": ("eng",), "es": ("spa",), "et": ("est",), "eu": ("eus", "baq"),
+    "fa": ("fas", "per"), "fi": ("fin",), "fr": ("fra", "fre"), "gl": ("glg",), "he": ("heb",), "hi": ("hin",),
+    "hr": ("hrv",), "hu": ("hun",), "id": ("ind",), "is": ("isl", "ice"), "it": ("ita",), "ja": ("jpn",),
+    "ko": ("kor",), "lt": ("lit",), "lv": ("lav",), "mk": ("mkd", "mac"), "ms": ("msa", "may"), "nb": ("nob",),
+    "nl": ("nld", "dut"), "no": ("nor", "nob"), "pl": ("pol",), "pt": ("por",), "ro": ("ron", "rum"), "ru": ("rus",),
+    "sk": ("slk", "slo"), "sl": ("slv",), "sq": ("sqi", "alb"), "sr": ("srp",), "sv": ("swe",), "ta": ("tam",),
+    "te": ("tel",), "th": ("tha",), "tr": ("tur",), "uk": ("ukr",), "ur": ("urd",), "vi": ("vie",),
+    "zh": ("zho", "chi"),
+}  # fmt: skip
 _IMAGE_BRANDS = (b"avif", b"avis", b"mif1", b"msf1", b"heic", b"heix")
 
 
@@ -86,15 +102,20 @@ def open_film(path: Path) -> "InputContainer":
     return container
 
 
-def main_video(container: "InputContainer", path: Path) -> "VideoStream":
+def main_video(container: "InputContainer", path: Path) -> "VideoStream | None":
+    """The stream of the picture; None of media that are only heard, whose cover pictures are no video.
+
+    Raises BadInput where nothing can be decoded: neither picture nor sound, or a picture in an unknown codec.
+    """
     from av.stream import Disposition
 
-    if not container.streams.video:
-        raise BadInput(f"{path.name} has no video stream; a title needs a film")
     pictures = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
     films = [stream for stream in container.streams.video if not stream.disposition & pictures]
     if not films:
-        raise BadInput(f"{path.name} has no video stream besides cover pictures; a title needs a film")
+        if any(stream.codec_context is not None for stream in container.streams.audio):
+            return None
+        besides = " besides cover pictures" if container.streams.video else ""
+        raise BadInput(f"{path.name} has neither a video stream{besides} nor sound that can be decoded")
     known = [stream for stream in films if stream.codec_context is not None]
     if not known:
         raise BadInput(f"the video codec of {path.name} is unknown to FFmpeg; convert the film")
@@ -106,6 +127,32 @@ def main_video(container: "InputContainer", path: Path) -> "VideoStream":
             -s.index,
         ),
     )
+
+
+def main_audio(container: "InputContainer", language: str | None = None) -> "AudioStream | None":
+    """The track in the title's language, else the default one, else the first; None without one that can be decoded."""
+    from av.stream import Disposition
+
+    tracks = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    wanted = _language_codes(language)
+    special = (
+        Disposition.comment | Disposition.visual_impaired | Disposition.hearing_impaired | Disposition.descriptions
+    )
+
+    def merit(stream: "AudioStream") -> tuple[bool, bool, bool, int]:
+        spoken = (stream.language or "und").lower().split("-")[0]
+        main = not stream.disposition & special
+        return spoken in wanted, main, bool(stream.disposition & Disposition.default), -stream.index
+
+    return max(tracks, key=merit, default=None)
+
+
+def _language_codes(language: str | None) -> frozenset[str]:
+    primary = (language or "").lower().replace("_", "-").split("-")[0]
+    same = {
+        code for short, codes in _ISO_639_2.items() if primary == short or primary in codes for code in (short, *codes)
+    }
+    return frozenset(same | ({primary} - {"", "und"}))
 
 
 def packets_of(container: "InputContainer", stream: "av.stream.Stream", path: Path) -> Iterator[Any]:
@@ -151,13 +198,14 @@ class Allowance:
             )
 
 
-def zero_of(container: "InputContainer", video: "VideoStream") -> float:
+def zero_of(container: "InputContainer", video: "VideoStream | None") -> float:
     """The media's start on the streams' clock: the earliest of video and audio, but not pre-roll before zero."""
-    start = _start_s(video)
+    starts = [start for start in map(_start_s, container.streams.audio) if start is not None]
+    start = min(starts, default=None) if video is None else _start_s(video)
     if start is None:
         return 0.0
     # Audio that claims to begin long before the picture is a damaged header rather than an overture.
-    early = [s for s in map(_start_s, container.streams.audio) if s is not None and start - 60 <= s < start]
+    early = [s for s in starts if start - 60 <= s < start]
     zero = min(early, default=start)
     return 0.0 if zero < 0 <= start else zero
 
@@ -168,12 +216,13 @@ def _start_s(stream: "av.stream.Stream") -> float | None:
     return float(stream.start_time * stream.time_base)
 
 
-def declared_end_of(container: "InputContainer", video: "VideoStream", zero_s: float) -> float | None:
-    """Where the header says that the video ends, seconds from the media's start; None where it does not say."""
+def declared_end_of(container: "InputContainer", stream: "av.stream.Stream", zero_s: float) -> float | None:
+    """Where the header says that a stream of video or sound ends, seconds from the media's start; None where it does
+    not say."""
     end: float | None = None
-    tag = video.metadata.get("DURATION", "")  # Matroska keeps a track's duration in a tag, as h:mm:ss.fraction
-    if video.duration and video.time_base:
-        end = float(video.duration * video.time_base) + (_start_s(video) or 0.0) - zero_s
+    tag = stream.metadata.get("DURATION", "")  # Matroska keeps a track's duration in a tag, as h:mm:ss.fraction
+    if stream.duration and stream.time_base:
+        end = float(stream.duration * stream.time_base) + (_start_s(stream) or 0.0) - zero_s
     elif tag.count(":") == 2 and all(part.replace(".", "", 1).isdigit() for part in tag.split(":")):
         hours, minutes, seconds = map(float, tag.split(":"))
         end = hours * 3600 + minutes * 60 + seconds
@@ -183,11 +232,13 @@ def declared_end_of(container: "InputContainer", video: "VideoStream", zero_s: f
 
 
 def demuxed_end_of(path: Path) -> float:
-    """Where the last video packet ends, for files whose header does not tell; reads the file, decodes nothing."""
+    """Where the last packet of the video, or without any of the sound, ends; reads the file, decodes nothing."""
     with open_film(path) as container:
         video = main_video(container, path)
+        stream = video or main_audio(container)
+        assert stream is not None, "media without a picture have sound"
         zero_s, end_s = zero_of(container, video), 0.0
-        for packet in packets_of(container, video, path):
+        for packet in packets_of(container, stream, path):
             pts = packet.pts if packet.pts is not None else packet.dts
             if pts is not None:
                 end_s = max(end_s, float((pts + (packet.duration or 0)) * packet.time_base) - zero_s)

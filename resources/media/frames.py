@@ -1,6 +1,6 @@
 """Films opened, probed and decoded with FFmpeg (PyAV), on the assumption that the file is hostile.
 
-* `probe` says what a film is, or in one sentence why it cannot be used.
+* `probe` says what a film, or what is only heard, is, or in one sentence why it cannot be used.
 * `read_frames` streams the main video stream's frames, each with its own repaired time.
 * `shot_audio` streams one mono array per shot in one pass over one audio track.
 * `read_ahead` runs any of these streams ahead of its consumer in a thread, behind a bounded queue.
@@ -34,8 +34,10 @@ from resources.media.container import (
     packets_of,
     zero_of,
 )
+from resources.media.sound import sound_chunks
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -44,15 +46,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a film is. Width and height are as displayed: turned upright, with square pixels."""
+    """What a film is. Width and height are as displayed: turned upright, with square pixels. Without a picture, what
+    would be said of it is None."""
 
     duration_s: float
     fps: float | None  # the average; None where the file does not tell, or tells its clock's rate instead
-    width: int
-    height: int
+    width: int | None
+    height: int | None
+    has_picture: bool
     has_audio: bool
     container: str
-    video_codec: str
+    video_codec: str | None
     audio_languages: tuple[str, ...]  # of the decodable audio tracks, "und" where unknown, in file order
 
 
@@ -72,23 +76,25 @@ class Frame(NamedTuple):
 
 
 def probe(path: Path) -> MediaInfo:
-    """Open the film, decode its first frame, and say what it is.
+    """Open the film, decode its first frame, or without a picture its first sound, and say what it is.
 
-    Raises BadInput, in one sentence that names the file, when there is no frame to decode: missing, empty, not a film
-    container, a still image, a playlist, no video stream, encrypted, damaged, or beyond the limits on size.
+    Raises BadInput, in one sentence that names the file, when there is nothing to decode: missing, empty, not a film
+    container, a still image, a playlist, neither picture nor sound, encrypted, damaged, or beyond the limits on size.
     """
+    with open_film(path) as container:
+        if main_video(container, path) is None:
+            return _probe_sound(container, path)
     frames = read_frames(path, refuse_truncated=False)
     try:
         first = next(frames)
     finally:
         frames.close()
     with open_film(path) as container:
-        video = main_video(container, path)
+        video = _picture_of(container, path)
         width, height = first.image.width * first.pixel_aspect, float(first.image.height)
         if first.orientation[0]:
             width, height = height, width
         rate = video.average_rate
-        audio = [stream for stream in container.streams.audio if stream.codec_context is not None]
         duration_s = declared_end_of(container, video, zero_of(container, video)) or demuxed_end_of(path)
         Allowance(path).check(duration_s)
         return MediaInfo(
@@ -96,11 +102,46 @@ def probe(path: Path) -> MediaInfo:
             fps=float(rate) if rate and 0 < rate <= 480 else None,
             width=max(1, round(width)),
             height=max(1, round(height)),
-            has_audio=bool(audio),
+            has_picture=True,
+            has_audio=bool(_languages(container)),
             container=container.format.name,
             video_codec=video.codec_context.name,
-            audio_languages=tuple(stream.language or "und" for stream in audio),
+            audio_languages=_languages(container),
         )
+
+
+def _probe_sound(container: "InputContainer", path: Path) -> MediaInfo:
+    """Of media without a picture. Their length is counted and not asked for: of MP3, headers tell a guess."""
+    chunks = sound_chunks(path)
+    try:
+        if next(chunks, None) is None:
+            raise BadInput(f"no sound of {path.name} can be decoded, and it has no picture; the file is damaged")
+    finally:
+        chunks.close()
+    duration_s = demuxed_end_of(path)
+    Allowance(path).check(duration_s)
+    return MediaInfo(
+        duration_s=duration_s,
+        fps=None,
+        width=None,
+        height=None,
+        has_picture=False,
+        has_audio=True,
+        container=container.format.name,
+        video_codec=None,
+        audio_languages=_languages(container),
+    )
+
+
+def _languages(container: "InputContainer") -> tuple[str, ...]:
+    return tuple(stream.language or "und" for stream in container.streams.audio if stream.codec_context is not None)
+
+
+def _picture_of(container: "InputContainer", path: Path) -> "VideoStream":
+    video = main_video(container, path)
+    if video is None:
+        raise BadInput(f"{path.name} has no video stream; it is only heard")
+    return video
 
 
 def read_frames(path: Path, refuse_truncated: bool = True) -> Generator[Frame]:
@@ -112,7 +153,7 @@ def read_frames(path: Path, refuse_truncated: bool = True) -> Generator[Frame]:
     import av
 
     with open_film(path) as container:
-        video = main_video(container, path)
+        video = _picture_of(container, path)
         video.thread_type = "AUTO"
         video.codec_context.thread_count = min(os.cpu_count() or 1, MAX_DECODE_THREADS)
         video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}

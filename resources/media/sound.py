@@ -1,4 +1,4 @@
-"""The sound of a film, cut where its shots are."""
+"""The sound of a title: as it comes, or cut where its shots are."""
 
 import logging
 from collections.abc import Generator, Sequence
@@ -6,34 +6,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.errors import BadInput
-from resources.media.container import Allowance, longest_gap_of, main_video, open_film, packets_of, zero_of
+from resources.media.container import (
+    Allowance,
+    declared_end_of,
+    longest_gap_of,
+    main_audio,
+    main_video,
+    open_film,
+    packets_of,
+    zero_of,
+)
 
 if TYPE_CHECKING:
     import av
     import numpy as np
-    from av.audio.stream import AudioStream
-    from av.container import InputContainer
 
 log = logging.getLogger(__name__)
 
+SAMPLE_RATE = 16_000
+_TOLD_BY_HEADER = ("mov", "matroska", "flac")
+"""Containers whose header tells the sound's length; of others it is a guess, or what the file's end says."""
 LONGEST_SHOT_S = 4 * 3600.0  # whose samples are held at once: 0.9 GB
-
-# ISO 639-1 to the 639-2 codes that containers carry (terminological, then bibliographic where it differs).
-_ISO_639_2 = {
-    "ar": ("ara",), "bg": ("bul",), "bn": ("ben",), "ca": ("cat",), "cs": ("ces", "cze"), "da": ("dan",),
-    "de": ("deu", "ger"), "el": ("ell", "gre"), "en": ("eng",), "es": ("spa",), "et": ("est",), "eu": ("eus", "baq"),
-    "fa": ("fas", "per"), "fi": ("fin",), "fr": ("fra", "fre"), "gl": ("glg",), "he": ("heb",), "hi": ("hin",),
-    "hr": ("hrv",), "hu": ("hun",), "id": ("ind",), "is": ("isl", "ice"), "it": ("ita",), "ja": ("jpn",),
-    "ko": ("kor",), "lt": ("lit",), "lv": ("lav",), "mk": ("mkd", "mac"), "ms": ("msa", "may"), "nb": ("nob",),
-    "nl": ("nld", "dut"), "no": ("nor", "nob"), "pl": ("pol",), "pt": ("por",), "ro": ("ron", "rum"), "ru": ("rus",),
-    "sk": ("slk", "slo"), "sl": ("slv",), "sq": ("sqi", "alb"), "sr": ("srp",), "sv": ("swe",), "ta": ("tam",),
-    "te": ("tel",), "th": ("tha",), "tr": ("tur",), "uk": ("ukr",), "ur": ("urd",), "vi": ("vie",),
-    "zh": ("zho", "chi"),
-}  # fmt: skip
 
 
 def shot_audio(
-    path: Path, shots: Sequence[tuple[float, float]], language: str | None = None, sample_rate: int = 16000
+    path: Path, shots: Sequence[tuple[float, float]], language: str | None = None, sample_rate: int = SAMPLE_RATE
 ) -> "Generator[np.ndarray]":
     """Decode one audio track once and yield one float32 mono array per shot, in order.
 
@@ -50,7 +47,7 @@ def shot_audio(
             "held; cut the film, or convert it if its timestamps are wrong"
         )
 
-    chunks = _audio_chunks(path, language, sample_rate)
+    chunks = sound_chunks(path, language, sample_rate)
     held: list[tuple[int, np.ndarray]] = []  # (first sample on the media's time line, samples), sorted
     done = False
     try:
@@ -72,38 +69,65 @@ def shot_audio(
         chunks.close()
 
 
-def _main_audio(container: "InputContainer", language: str | None) -> "AudioStream | None":
-    from av.stream import Disposition
+def sound_blocks(path: Path, language: str | None = None, block_s: float = 30.0) -> "Generator[np.ndarray]":
+    """Decode one audio track once and yield all of it from the media's start on: float32 mono arrays at `SAMPLE_RATE`
+    of `block_s` each, the last one shorter, with silence in gaps.
 
-    tracks = [stream for stream in container.streams.audio if stream.codec_context is not None]
-    wanted = _language_codes(language)
-    special = (
-        Disposition.comment | Disposition.visual_impaired | Disposition.hearing_impaired | Disposition.descriptions
-    )
+    Chosen as by `shot_audio`. Memory holds one block. Raises BadInput where no sound can be decoded, and at the end
+    where it stops well before the end that the header declares.
+    """
+    import numpy as np
 
-    def merit(stream: "AudioStream") -> tuple[bool, bool, bool, int]:
-        spoken = (stream.language or "und").lower().split("-")[0]
-        main = not stream.disposition & special
-        return spoken in wanted, main, bool(stream.disposition & Disposition.default), -stream.index
+    size = round(block_s * SAMPLE_RATE)
+    waiting: list[np.ndarray] = []
+    held = at = 0  # samples that wait, and those that were given out
+    chunks = sound_chunks(path, language)
+    try:
+        for start, samples in chunks:
+            gap = start - at - held
+            while gap > 0:
+                silence = min(gap, size - held)
+                waiting, held, gap = [*waiting, np.zeros(silence, np.float32)], held + silence, gap - silence
+                if held == size:
+                    yield np.concatenate(waiting)
+                    waiting, held, at = [], 0, at + size
+            waiting, held = [*waiting, samples], held + len(samples)
+            while held >= size:
+                whole = np.concatenate(waiting)
+                yield whole[:size]
+                waiting, held, at = [whole[size:]], held - size, at + size
+    finally:
+        chunks.close()
+    if not at + held:
+        raise BadInput(f"no sound of {path.name} can be decoded; the file is damaged or empty of sound")
+    if held:
+        yield np.concatenate(waiting)
+    _refuse_truncated(path, language, (at + held) / SAMPLE_RATE)
 
-    return max(tracks, key=merit, default=None)
+
+def _refuse_truncated(path: Path, language: str | None, end_s: float) -> None:
+    with open_film(path) as container:
+        audio = main_audio(container, language)
+        if audio is None or not container.format.name.startswith(_TOLD_BY_HEADER):
+            return
+        declared_s = declared_end_of(container, audio, zero_of(container, main_video(container, path)))
+    if declared_s is not None and declared_s - end_s > max(1.0, 0.02 * declared_s):
+        raise BadInput(
+            f"the sound of {path.name} ends at {end_s:.1f} s of the {declared_s:.1f} s that the file declares; it is "
+            "truncated or damaged, copy it again"
+        )
 
 
-def _language_codes(language: str | None) -> frozenset[str]:
-    primary = (language or "").lower().replace("_", "-").split("-")[0]
-    same = {
-        code for short, codes in _ISO_639_2.items() if primary == short or primary in codes for code in (short, *codes)
-    }
-    return frozenset(same | ({primary} - {"", "und"}))
-
-
-def _audio_chunks(path: Path, language: str | None, rate: int) -> "Generator[tuple[int, np.ndarray]]":
-    """(first sample's place on the media's time line at `rate`, float32 mono samples), in rising order, no overlap."""
+def sound_chunks(
+    path: Path, language: str | None = None, rate: int = SAMPLE_RATE
+) -> "Generator[tuple[int, np.ndarray]]":
+    """Decode one audio track: (first sample's place on the media's time line at `rate`, float32 mono samples), in
+    rising order, no overlap. Chosen and refused as by `shot_audio`."""
     import av
     from av.audio.resampler import AudioResampler
 
     with open_film(path) as container:
-        audio = _main_audio(container, language)
+        audio = main_audio(container, language)
         if audio is None:
             return
         zero_s = zero_of(container, main_video(container, path))

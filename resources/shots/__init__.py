@@ -1,4 +1,4 @@
-"""Shots and their sampled frames."""
+"""Shots and their sampled frames; and segments, which stand for shots where there is no picture."""
 
 from resources.media.sampling import SampledFrame, Shot
 from resources.shots.detection import (
@@ -8,8 +8,10 @@ from resources.shots.detection import (
     detect_shots,
     sample_frames,
 )
+from resources.shots.segments import SEGMENTS, sound_segments
 
 __all__ = [
+    "SEGMENTS",
     "SHOT_DETECTORS",
     "CutDetector",
     "SampledFrame",
@@ -17,4 +19,5 @@ __all__ = [
     "ShotDetector",
     "detect_shots",
     "sample_frames",
+    "sound_segments",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 
 def render(
@@ -66,6 +67,28 @@ def render(
                 block.pts = start if sound_times_s is None else round(sound_times_s[i] * rate)
                 container.mux(audio.encode(block))
             container.mux(audio.encode(None))
+    return path
+
+
+def spoken(path: Path, samples: np.ndarray, rate: int = 16000, cover: np.ndarray | None = None) -> Path:
+    """Write mono float samples without a picture into the container of the name; `cover` as its attached picture."""
+    codecs = {".mp3": "libmp3lame", ".m4a": "aac", ".mp4": "aac", ".wav": "pcm_s16le", ".opus": "libopus"}
+    with av.open(str(path), "w") as container:
+        audio: Any = container.add_stream(codecs.get(path.suffix, "flac"), rate=rate)
+        audio.layout = "mono"
+        if cover is not None:
+            art: Any = container.add_stream("mjpeg", rate=1)
+            art.height, art.width = cover.shape[:2]
+            art.pix_fmt = "yuvj420p"
+            art.disposition = Disposition.attached_pic
+            container.mux(art.encode(av.VideoFrame.from_ndarray(cover, format="rgb24")))
+            container.mux(art.encode(None))
+        whole = np.round(samples * 32767).astype(np.int16)
+        for start in range(0, len(whole), 4096):
+            block = av.AudioFrame.from_ndarray(whole[None, start : start + 4096], format="s16", layout="mono")
+            block.sample_rate, block.time_base, block.pts = rate, Fraction(1, rate), start
+            container.mux(audio.encode(block))
+        container.mux(audio.encode(None))
     return path
 
 

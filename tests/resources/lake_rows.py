@@ -42,6 +42,7 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
         "fps": [None] * n,
         "width": [640] * n,
         "height": [360] * n,
+        "has_picture": [True] * n,
         "has_audio": [True] * n,
         "text_tracks": [[{"name": "f.en.srt", "language": "en", "kind": None, "format": "srt", "sha256": "1" * 64}]]
         * n,
@@ -164,6 +165,7 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
     if table == "fused_embeddings":
         values |= {
             "embedding": list(fused(n)),
+            "has_video": [True] * n,
             "has_audio": [i > 0 for i in index],
             "has_text": [i > 1 for i in index],
         }

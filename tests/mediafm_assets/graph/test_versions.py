@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from mediafm_assets.defs.encoder import training_due
-from mediafm_assets.graph.versions import Catalogue, drop_version
+from mediafm_assets.graph.versions import Catalogue, drop_version, parts_of
 from mediafm_assets.stages import all_stages
 from resources.lake import DeltaLake
-from tests.mediafm_assets.graph.small_lake import ENCODER, named_resources, small_lake, write_encoder
+from tests.mediafm_assets.graph.small_lake import ENCODER, named_resources, small_lake, title_row, write_encoder
 
 # Computed by the code of commit d62b07d on the same lake. Whoever changes one makes every lake stale by it: the stage's
 # code has to be raised, in its own commit, for a reason.
@@ -77,3 +77,13 @@ def test_what_follows_the_encoder_waits_for_one_and_nothing_else_does(tmp_path: 
     assert waiting["contextual_embeddings"] == "encoder_promotions"
     assert {waiting[table] for table in PINNED if table in waiting} == {"encoder_promotions", None}
     assert [table for table in PINNED if waiting.get(table)] == ["contextual_embeddings"]
+
+
+@pytest.mark.parametrize("has_picture", [True, False])
+def test_only_what_is_not_seen_is_cut_by_its_words_and_its_language(has_picture: bool) -> None:
+    row = {**title_row("t"), "has_picture": has_picture}
+    track = {"name": "talk.en.srt", "language": "en", "kind": None, "format": "srt", "sha256": "c" * 64}
+    others = {**row, "text_tracks": [track]}, {**row, "language": "de"}, {**row, "synopsis": "Another one."}
+    changed = [parts_of(other)["media"] != parts_of(row)["media"] for other in others]
+    assert changed == [not has_picture, not has_picture, False]
+    assert (parts_of(row)["media"] == row["media_sha256"]) is has_picture

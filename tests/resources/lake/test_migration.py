@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from resources.lake import TABLES, ContractError, DeltaLake, schemas, violations
+from mediafm_assets.pages.catalogue import Catalogue
+from resources.lake import TABLES, ContractError, DeltaLake, checks, completion, schemas, violations
 from resources.lake.tables import Column, Table
 from tests.resources.lake_rows import rows
 
@@ -203,3 +204,35 @@ def test_another_partitioning_is_refused(lake: DeltaLake) -> None:
     declare_table(dataclasses.replace(TABLES["shots"], partition_by=("title_id", "detector")))
     with pytest.raises(ContractError, match="is partitioned by title_id and not, as declared, by title_id, detector"):
         lake.create_tables()
+
+
+def test_a_lake_of_films_from_before_podcasts_goes_on_with_their_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = {name: TABLES[name] for name in ("titles", "fused_embeddings", "shots", "shot_frames")}
+    came, required = ("has_picture", "has_video"), ("width", "height", "start_frame", "end_frame", "jpeg")
+    lake = DeltaLake(uri=str(tmp_path / "lake"))
+    try:
+        for name, table in now.items():
+            columns = (
+                dataclasses.replace(column, nullable=column.nullable and column.name not in required)
+                for column in table.columns
+                if column.name not in came
+            )
+            declare_table(dataclasses.replace(table, columns=tuple(columns)))
+            with monkeypatch.context() as then:  # the contract of today knows the columns of today
+                then.setattr(completion, "checks", lambda table: {"schema_matches": checks(table)["schema_matches"]})
+                lake.write(name, {"title_id": "a"}, rows(name, 4 if table.key else 1), "v")
+    finally:
+        for table in now.values():
+            declare_table(table)
+    lake.create_tables()
+    for name in now:
+        assert violations(name, lake.read(name, title_id="a")) == []
+        assert lake.data_versions(name) == {("a",): "v"}
+    assert lake.read("titles", title_id="a")["has_picture"].to_list() == [True]
+    assert lake.read("fused_embeddings", title_id="a")["has_video"].to_list() == [True] * 4
+    heard = rows("titles", 1).with_columns(has_picture=False, width=pl.lit(None, pl.Int32))
+    lake.write("titles", {"title_id": "b"}, heard, "v")
+    assert dict(lake.scan("titles").select("title_id", "has_picture").collect().rows()) == {"a": True, "b": False}
+    assert Catalogue(lake).title("a")["has_picture"] is True

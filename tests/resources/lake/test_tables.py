@@ -156,6 +156,23 @@ BREAKS: dict[str, tuple[str, Break, str]] = {
         lambda rows: rows.with_columns(end_frame=pl.col("start_frame")),
         "end_frame does not lie after its start_frame",
     ),
+    "some shots have no frames": (
+        "shots",
+        lambda rows: rows.with_columns(start_frame=pl.when(pl.col("shot_index") > 1).then("start_frame")),
+        "some shots have frames and some have none",
+    ),
+    "segments of sound overlap": (
+        "shots",
+        lambda rows: rows.with_columns(pl.col("end_s") + 0.1, start_frame=None, end_frame=None).cast(
+            {"start_frame": pl.Int64, "end_frame": pl.Int64}
+        ),
+        "start_s is not the end_s",
+    ),
+    "a fused vector is zero though it has a picture": (
+        "fused_embeddings",
+        lambda rows: rows.with_columns(vector(0.0, 2304)),
+        "1 vectors are zero although has_video is true",
+    ),
     "a shot is missing": ("shots", lambda rows: rows.filter(pl.col("shot_index") != 1), "not numbered 0, 1, 2"),
 }  # fmt: skip
 
@@ -196,3 +213,20 @@ def test_the_declarations_cost_no_heavy_import() -> None:
     code = f"import sys, resources.lake.tables, resources.lake; print({heavy} & {{*sys.modules}})"
     said = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "set()"
+
+
+def test_what_is_only_heard_has_neither_frames_nor_pictures() -> None:
+    no_number = pl.lit(None, dtype=pl.Int64)
+    heard = {
+        "titles": stored("titles", 1).with_columns(has_picture=False, width=pl.lit(None, pl.Int32)),
+        "shots": stored("shots").with_columns(start_frame=no_number, end_frame=no_number),
+        "shot_frames": stored("shot_frames").with_columns(jpeg=pl.lit(None, dtype=pl.Binary)),
+    }
+    for table, rows in heard.items():
+        assert violations_of(table, rows) == []
+
+
+def test_a_shot_without_any_modality_is_a_vector_of_zeros() -> None:
+    nothing = {f"has_{name}": pl.lit(False) for name in ("video", "audio", "text")}
+    rows = stored("fused_embeddings", 1).with_columns(vector(0.0, 2304), **nothing)
+    assert violations_of("fused_embeddings", rows) == []

@@ -15,18 +15,18 @@ from PIL import Image
 
 from resources.errors import BadInput
 from resources.media import probe, read_ahead, read_frames, shot_audio
-from tests.resources.films import number_of, numbered, render, scenes, tone
+from tests.resources.films import number_of, numbered, render, scenes, spoken, tone
 
-# What each odd file must end in: (frames, width, height, the last frame's end in s, audio tracks), or a piece of the
-# one sentence that refuses it.
-ODD: dict[str, tuple[int, int, int, float, int] | str] = {
+# What each odd file must end in: (frames, width, height, the last frame's end in s, audio tracks), the length in s of
+# what is only heard, or a piece of the one sentence that refuses it.
+ODD: dict[str, tuple[int, int, int, float, int] | float | str] = {
     "-video-with-dash-.mp4": (5, 1, 1, 5.0, 0),
     "PYSCENEDETECT_RESOURCES_LICENSE.txt": "cannot be opened as a film",
     "README.md": "cannot be opened as a film",
-    "audio_only.opus": "has no video stream",
-    "audio_only_5_1.ogg": "has no video stream",
-    "audio_only_in_mp4.mp4": "has no video stream",
-    "audio_only_trailing_bytes.wav": "has no video stream",
+    "audio_only.opus": 2.74,
+    "audio_only_5_1.ogg": 1.0,
+    "audio_only_in_mp4.mp4": 91.939,
+    "audio_only_trailing_bytes.wav": 1.0,
     "audio_shorter_than_video.mp4": (280, 640, 360, 11.2, 1),
     "av1.mkv": (125, 640, 360, 5.0, 0),
     "avi_mjpeg_or_mp4v.avi": (96, 960, 400, 4.087, 1),
@@ -52,7 +52,7 @@ ODD: dict[str, tuple[int, int, int, float, int] | str] = {
     "mp4_partially_fragmented.mp4": (30, 1080, 720, 1.068, 1),
     "nasa_multi_stream.mp4": (390, 480, 270, 13.013, 2),
     "not_a_video_20_bytes.mp4": "cannot be opened as a film",
-    "ogg_chained.ogg": "has no video stream",
+    "ogg_chained.ogg": 1.003,  # FFmpeg reads no further than the first chain
     "one_colour_very_short.webm": (30, 320, 240, 1.0, 0),
     "prores_422_10bit.mov": (25, 320, 240, 1.0, 0),
     "psd_counter_3s.mp4": (30, 1920, 1080, 3.0, 0),
@@ -97,8 +97,16 @@ def test_an_odd_file_ends_in_the_right_film_or_in_one_clear_sentence(media: Path
         assert expected in sentence
         assert "\n" not in sentence
         return
-    n_frames, width, height, end_s, n_audio = expected
     info = probe(path)
+    if isinstance(expected, float):
+        assert (info.has_picture, info.has_audio, info.width, info.height, info.fps) == (False, True, None, None, None)
+        assert info.duration_s == pytest.approx(expected, abs=2e-3)
+        (samples,) = shot_audio(path, [(0.0, expected)])
+        assert len(samples) == round(expected * 16000)
+        assert np.abs(samples).max() > 0.001
+        return
+    n_frames, width, height, end_s, n_audio = expected
+    assert info.has_picture
     assert (info.width, info.height, len(info.audio_languages)) == (width, height, n_audio)
     assert info.has_audio == bool(n_audio)
     frames = list(read_frames(path))
@@ -381,3 +389,23 @@ def test_importing_the_resources_loads_no_media_library() -> None:
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", check], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["talk.mp3", "talk.mp4", "talk.flac"])
+def test_cover_art_is_no_picture(tmp_path: Path, name: str) -> None:
+    talk = spoken(tmp_path / name, tone(440, 2, rate=16000), cover=numbered(1, 64, 64)[0])
+    with av.open(str(talk)) as container:
+        assert len(container.streams.video) == 1
+    info = probe(talk)
+    assert (info.has_picture, info.has_audio, info.video_codec) == (False, True, None)
+    assert info.duration_s == pytest.approx(2, abs=0.1)
+    with pytest.raises(BadInput, match=f"{name} has no video stream; it is only heard"):
+        next(read_frames(talk))
+
+
+def test_the_length_of_mp3_is_counted_and_not_guessed_from_its_first_bytes(tmp_path: Path) -> None:
+    quiet, loud = tone(440, 8, rate=16000, volume=0), np.random.default_rng(0).uniform(-0.5, 0.5, 32000)
+    talk = spoken(tmp_path / "talk.mp3", np.concatenate([quiet, loud]))
+    frames = talk.read_bytes()
+    talk.write_bytes(frames[frames.index(b"\xff\xf3", frames.index(b"Info") if b"Info" in frames else 0) :])
+    assert probe(talk).duration_s == pytest.approx(10, abs=0.2)
