@@ -9,6 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,9 @@ class Postgres:
         return self.url(name)
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A real Postgres server; without Debian's package, or Dagster's, tests that need one are skipped."""
-    pytest.importorskip("dagster_postgres", reason="dagster-postgres is not installed: pip install '.[deploy]'")
-    if not any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
-        pytest.skip("Postgres is not installed: apt-get install postgresql")
+@contextmanager
+def postgres_server() -> Iterator[Postgres]:
+    """A real server of Debian's package, which ends with the block."""
     # Not below pytest's own folder, which Postgres' user may not enter when root runs the tests.
     with tempfile.TemporaryDirectory(prefix="mediafm-postgres-") as folder:
         os.chmod(folder, 0o755)
@@ -86,6 +84,16 @@ def postgres() -> Iterator[Postgres]:
             finally:
                 server.send_signal(signal.SIGQUIT)  # Postgres' immediate shutdown, its children with it
                 server.wait()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real Postgres server; without Debian's package, or Dagster's, tests that need one are skipped."""
+    pytest.importorskip("dagster_postgres", reason="dagster-postgres is not installed: make install")
+    if not any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        pytest.skip("Postgres is not installed: apt-get install postgresql")
+    with postgres_server() as found:
+        yield found
 
 
 def free_port() -> int:
