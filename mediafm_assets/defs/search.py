@@ -23,7 +23,13 @@ def open_index(catalogue: Catalogue) -> SearchIndex:
 
 
 def indexed(catalogue: Catalogue) -> Mapping[tuple[str, ...], str]:
-    return {(title_id,): version for title_id, version in catalogue.once(open_index).stored().items()}
+    """The stored versions. Whoever looks, in whatever configuration, leaves an index of another space as it is."""
+    lake = catalogue.lake
+    try:
+        index = SearchIndex.there(index_uri(lake.uri), catalogue.fused_space(), lake.storage_options)
+    except OtherSpace:
+        index = None
+    return {(title_id,): version for title_id, version in index.stored().items()} if index else {}
 
 
 def search_index(run: TitleRun, title_id: str) -> "Rows":

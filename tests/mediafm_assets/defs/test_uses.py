@@ -198,6 +198,20 @@ def test_the_index_holds_every_title_in_the_version_of_its_vectors(finished: Pla
     assert len(index) == len(finished.lake.read_whole("fused_embeddings"))
 
 
+def test_looking_in_another_configuration_leaves_the_index_as_it_is(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = SearchIndex.there(index_uri(places.lake.uri), None)
+    assert index is not None
+    stored = index.stored()
+    monkeypatch.setenv("MEDIAFM_FUSION", "as_published")
+    assert main(["status"]) == 0
+    assert main(["plan"]) == 0
+    after = SearchIndex.there(index_uri(places.lake.uri), None)
+    assert after is not None
+    assert after.stored() == stored
+
+
 def test_a_deleted_index_is_made_again_and_nothing_else(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
     folder, files = places.root / "lake" / "search_index", places.files()
     index = SearchIndex.there(str(folder), None)
