@@ -3,9 +3,9 @@
     python benchmarks/plan.py size [--titles 10000]
     python benchmarks/plan.py seconds TITLES
 
-size: `mediafm plan --json` on a lake of many titles (made as in catalogue_size.py) with nothing to do, and after the
-detector was changed, which makes nearly every table of every title stale. Prints seconds and peak memory of the whole
-process.
+size: `mediafm plan --json` on a lake of many titles (made as in status.py) with nothing to do but the search index, and
+after the detector was changed, which makes nearly every table of every title stale. Prints seconds and peak memory of
+the whole process.
 
 seconds: materialises the title folders in TITLES, then once more into a new lake that has nothing but the books of the
 first time, and prints what was planned for the second time beside what it took, by stage. No training.
@@ -21,17 +21,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from catalogue_size import environment, measured, prepared
+from catalogue_size import environment, measured
+from status import large_lake
 
 PLAN = ["-m", "mediafm_assets.commands.cli", "plan", "--json"]
 
 
 def size(titles: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        prepared(root, titles)
-        env = environment(root)
-        for name, more in (("no encoder yet", {}), ("another detector", {"MEDIAFM_DETECTOR": "adaptive"})):
+        env = large_lake(Path(folder), titles)
+        for name, more in (("no search index", {}), ("another detector", {"MEDIAFM_DETECTOR": "adaptive"})):
             seconds, mib = measured([sys.executable, *PLAN], {**env, **more})
             print(f"{titles} titles, {name}: {seconds:.1f} s, peak {mib:.0f} MiB", flush=True)
 

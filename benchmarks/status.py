@@ -73,20 +73,25 @@ def multiply(env: dict[str, str]) -> int:
     return len(tables)
 
 
+def large_lake(root: Path, titles: int) -> dict[str, str]:
+    """Make a lake of that many titles, with its landing zone; the environment that leads there."""
+    encoders = {f"MEDIAFM_{part}_ENCODER": kind for part, kind in ENCODERS.items()}
+    env = {**environment(root), **encoders, "MEDIAFM_ENCODER_OVERRIDES": QUICK}
+    (root / "landing").mkdir()
+    land(root / "landing", titles, bad=0, same=True)
+    time.sleep(3)
+    some = [part for number in range(MADE) for part in ("--title", f"tiny-{number:05}")]
+    measured([*MEDIAFM, "materialize", "--train", *some], env)
+    print(f"{titles} titles x {multiply(env)} tables", flush=True)
+    return env
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--titles", type=int, default=10_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        encoders = {f"MEDIAFM_{part}_ENCODER": kind for part, kind in ENCODERS.items()}
-        env = {**environment(root), **encoders, "MEDIAFM_ENCODER_OVERRIDES": QUICK}
-        (root / "landing").mkdir()
-        land(root / "landing", options.titles, bad=0, same=True)
-        time.sleep(3)
-        some = [part for number in range(MADE) for part in ("--title", f"tiny-{number:05}")]
-        measured([*MEDIAFM, "materialize", "--train", *some], env)
-        print(f"{options.titles} titles x {multiply(env)} tables", flush=True)
+        env = large_lake(Path(folder), options.titles)
         told("nobody has looked yet", env)
         subprocess.run([sys.executable, "-c", LOOK], env=env, check=True)
         told("all fresh", env)
@@ -94,12 +99,11 @@ def main() -> None:
 
 
 def told(name: str, env: dict[str, str]) -> None:
-    started = time.perf_counter()
-    process = subprocess.Popen([*MEDIAFM, "status", "--why"], env=env, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0
-    seconds, computed = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
-    print(f"  status --why, {name}: {seconds:.1f} s, {computed:.1f} s computed, peak {usage.ru_maxrss / 1024:.0f} MiB")
+    before = os.times()
+    seconds, mib = measured([*MEDIAFM, "status", "--why"], env)
+    after = os.times()
+    computed = after.children_user + after.children_system - before.children_user - before.children_system
+    print(f"  status --why, {name}: {seconds:.1f} s, {computed:.1f} s computed, peak {mib:.0f} MiB", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mediafm_assets.graph.planned import Plan, in_words, plan_now, price
@@ -40,9 +40,9 @@ def run(options: argparse.Namespace) -> int:
 def as_json(plan: Plan) -> dict[str, object]:
     """The totals as a whole, by stage and by title. `null` is what nobody can tell."""
     return {
-        "total": asdict(plan.total),
-        "stages": {name: asdict(total) for name, total in plan.by_stage().items()},
-        "titles": {name: asdict(total) for name, total in plan.by_title().items()},
+        "total": vars(plan.total),
+        "stages": {name: vars(total) for name, total in plan.by_stage().items()},
+        "titles": {name: vars(total) for name, total in plan.by_title().items()},
         "tasks": list(plan.tasks),
         "remarks": list(plan.remarks),
     }

@@ -95,7 +95,7 @@ class Stage:
     def name(self) -> str:
         return self.recipes[0].table
 
-    @property
+    @cached_property
     def tables(self) -> tuple[str, ...]:
         return tuple(recipe.table for recipe in self.recipes)
 
@@ -104,7 +104,7 @@ class Stage:
         """Keys of the resources that it needs beside those that every step needs."""
         return self.uses | {recipe.shaped_by for recipe in self.recipes if recipe.shaped_by}
 
-    @property
+    @cached_property
     def inputs(self) -> frozenset[str]:
         """What it reads that it does not make itself."""
         return frozenset(name for recipe in self.recipes for name in recipe.inputs) - set(self.tables)

@@ -37,12 +37,8 @@ class Shaping(Protocol):
 
 def digest(*parts: str | None) -> str:
     """128 bits of BLAKE2b over the parts, as 32 hex characters; no two different lists of parts share their bytes."""
-    hasher = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        data = b"" if part is None else part.encode()
-        hasher.update(f"{'-' if part is None else len(data)}:".encode())
-        hasher.update(data)
-    return hasher.hexdigest()
+    told = (b"-:" if part is None else b"%d:%b" % (len(data := part.encode()), data) for part in parts)
+    return hashlib.blake2b(b"".join(told), digest_size=16).hexdigest()
 
 
 def title_text(row: Mapping[str, Any]) -> str:
@@ -193,12 +189,21 @@ class Catalogue:
     def stored(self, table: str, title_id: str = "") -> str | None:
         """The version that the title's partition has, of a table by encoder that in use; without a title, of a table
         that is made once for all."""
-        return self.stored_in(table).get(tuple(self.partition(table, title_id).values()))
+        return self.stored_in(table).get(self._key(table, title_id))
 
     def partition(self, table: str, title_id: str = "") -> dict[str, str]:
         """The partition that holds the title's rows of the table, of those by encoder that in use."""
+        return dict(zip(self._columns(table), self._key(table, title_id), strict=True))
+
+    def _columns(self, table: str) -> tuple[str, ...]:
+        return partition_columns(table, self.stages.by_table[table].scope)
+
+    def _key(self, table: str, title_id: str) -> tuple[str, ...]:
+        columns = self._columns(table)
+        if columns == ("title_id",):
+            return (title_id,)
         known = {"encoder_version": self.encoder_version or "", "title_id": title_id}
-        return {name: known[name] for name in partition_columns(table, self.stages.by_table[table].scope)}
+        return tuple(known[name] for name in columns)
 
     def titles_in(self, table: str) -> dict[str, str]:
         """The version of each title's partition, of tables by encoder those in use."""

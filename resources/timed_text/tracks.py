@@ -3,6 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_KIND_RANKS = {
+    **dict.fromkeys(("", "full", "dialog", "dialogue", "subtitle", "subtitles"), 0),
+    **dict.fromkeys(("sdh", "cc", "hi", "caption", "captions"), 1),
+    **dict.fromkeys(("forced", "lyrics"), 3),
+    **dict.fromkeys(("commentary",), 4),
+    **dict.fromkeys(("ad", "description", "descriptions"), 5),
+}
+
 
 @dataclass(frozen=True)
 class TextTrack:
@@ -47,12 +55,4 @@ def _distance(have: str, want: str) -> int:
 
 
 def _kind_rank(kind: str | None) -> int:
-    kind = (kind or "").lower()
-    ranks = {
-        **dict.fromkeys(("", "full", "dialog", "dialogue", "subtitle", "subtitles"), 0),
-        **dict.fromkeys(("sdh", "cc", "hi", "caption", "captions"), 1),
-        **dict.fromkeys(("forced", "lyrics"), 3),
-        **dict.fromkeys(("commentary",), 4),
-        **dict.fromkeys(("ad", "description", "descriptions"), 5),
-    }
-    return ranks.get(kind, 2)
+    return _KIND_RANKS.get((kind or "").lower(), 2)
