@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mediafm_assets.graph.stage import ROOT, Stage
-from mediafm_assets.graph.versions import Catalogue
+from mediafm_assets.graph.versions import PROMOTIONS, Catalogue
 from resources.errors import BadInput
 from resources.machine import machine
 
@@ -77,6 +77,9 @@ class History:
     def _rate(self, stage: Stage) -> Rate:
         of_stage = self._books.filter(stage=stage.name)
         here = of_stage.filter(machine=machine())
+        if here.is_empty() and PROMOTIONS in stage.inputs:  # of all titles it was made by a promotion, in its books
+            stage = self._catalogue.stages.by_table[PROMOTIONS]
+            here = self._books.filter(stage=stage.name, machine=machine())
         as_configured = here.filter(code=code_of(stage, self._catalogue))
         rows = here if as_configured.is_empty() else as_configured
         return Rate(
@@ -113,18 +116,20 @@ def expected_of_titles(
     """
     sent: set[str] = set()
     titles = list(wanted)
+    of_texts = {stage.name: stage for stages in wanted.values() for stage in stages if stage.texts}
+    services = {name: _encoder(catalogue, stage).paid for name, stage in of_texts.items()}
     for start in range(0, len(titles), AT_ONCE):
         some = titles[start : start + AT_ONCE]
         texts = {
             (title, stage.name): _inputs(catalogue, stage, title)
             for title in some
             for stage in wanted[title]
-            if stage.texts and _encoder(catalogue, stage).paid
+            if services.get(stage.name)
         }
         paid_for: dict[str, set[str]] = {}
         for name in {name for _, name in texts}:
             keys = [key for (_, of), (inputs, _) in texts.items() if of == name for key in inputs]
-            paid_for[name] = _encoder(catalogue, catalogue.stages.by_table[name]).paid.paid_for(keys)
+            paid_for[name] = services[name].paid_for(keys)
         for title in some:
             for stage in wanted[title]:
                 tokens, dollars, exact = 0, 0.0, True
@@ -133,7 +138,7 @@ def expected_of_titles(
                     unpaid = {k: n for k, n in inputs.items() if k not in paid_for[stage.name] and k not in sent}
                     sent |= unpaid.keys()
                     tokens = sum(unpaid.values())
-                    dollars = _encoder(catalogue, stage).paid.cost(tokens)
+                    dollars = services[stage.name].cost(tokens)
                 yield _expected(history, stage, title, lengths[title], tokens, dollars, exact)
 
 

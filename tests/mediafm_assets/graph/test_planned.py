@@ -80,6 +80,18 @@ def test_what_is_planned_is_what_is_made_though_a_training_follows(
     assert plan["total"]["titles"] == len(titles_in(places))
 
 
+def test_the_first_title_after_a_promotion_is_timed_by_what_that_took(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert books(places).filter(stage="contextual_embeddings").is_empty()
+    shutil.copytree(places.landing / "titles" / titles_in(places)[0], places.landing / "titles" / "zz-new")
+    plan = planned(capsys)
+    contextual = plan["stages"]["contextual_embeddings"]
+    assert (contextual["titles"], contextual["untimed"]) == (1, 0)
+    assert contextual["seconds"] > 0
+    assert not [remark for remark in plan["remarks"] if "contextual_embeddings" in remark]
+
+
 def test_what_is_planned_of_another_configuration_is_what_is_made(
     places: Places, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
