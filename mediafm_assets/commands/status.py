@@ -2,10 +2,10 @@
 
 import argparse
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from mediafm_assets.graph.freshness import STATES, look, root_of
-from mediafm_assets.graph.overview import by_table, counts
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import ConfigurationError, resources
 from mediafm_assets.stages import all_stages
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 NAMED = 3
 """Titles that are named of those with the same reason."""
+WORSE = {"fresh": 0, "waiting": 1, "missing": 2, "stale": 2, "failed": 3}
+"""A title is what its worst table is."""
 
 
 def declare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -54,15 +56,15 @@ def summary(rows: "pl.DataFrame") -> str:
     import polars as pl
 
     lines = [f"{'':<24}" + "".join(f"{state:>9}" for state in STATES)]
-    for table, found in by_table(rows).items():
-        lines.append(f"{table:<24}" + "".join(f"{number or '':>9}" for number in counts(found).values()))
+    in_state = (pl.col("state").eq(state).sum().alias(state) for state in STATES)
+    for table, *numbers in rows.group_by("table", maintain_order=True).agg(*in_state).iter_rows():
+        lines.append(f"{table:<24}" + "".join(f"{number or '':>9}" for number in numbers))
     of_titles = rows.filter(pl.col("title_id") != "")
-    titles = of_titles.group_by("title_id").agg(
-        failed=(pl.col("state") == "failed").any(), done=pl.col("state").is_in(["fresh", "waiting"]).all()
-    )
-    failed, done = len(titles.filter("failed")), len(titles.filter("done"))
-    left = len(titles) - failed - done
-    lines += ["", f"{len(titles)} titles: {done} with nothing left to make, {left} to be made, {failed} failed"]
+    worst = of_titles.group_by("title_id").agg(pl.col("state").replace_strict(WORSE).max())
+    titles = Counter(worst["state"])
+    waiting = f", {titles[1]} waiting" if titles[1] else ""
+    done = f"{titles[0]} with nothing left to make{waiting}"
+    lines += ["", f"{len(worst)} titles: {done}, {titles[2]} to be made, {titles[3]} failed"]
     return "\n".join(lines)
 
 

@@ -8,13 +8,14 @@ each row keeps that from when it was last seen fresh, and what differs from it n
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from mediafm_assets.graph.approval import change
 from mediafm_assets.graph.health import later_tables
 from mediafm_assets.graph.plan import TaskToMake, tasks_to_make
 from mediafm_assets.graph.reasons import changed_files, changed_parts, differences, made_from
@@ -34,6 +35,8 @@ ROWS_AT_ONCE = 5000
 STATES = ("fresh", "stale", "missing", "failed", "waiting")
 BETWEEN = "its {} are {}: "
 """What stands between a table and the reason why what it is made from is not fresh."""
+UNAPPROVED = "waits for an approval, by `mediafm approve` or the asset `approval`: "
+"""What stands before the reason why a title would be made again, if a person did not have to approve of that."""
 UNSEEN = "something that it is made from, or by, is another one than when it was made; which was not seen"
 
 
@@ -82,6 +85,31 @@ class Taken(NamedTuple):
 
 
 FRESH = Verdict("fresh")
+NOTHING_KNOWN = "{}"
+
+Kept = TypeVar("Kept")
+
+
+class ByTitle(Generic[Kept]):
+    """Rows of a table by name and title, made Python's objects one title at a time.
+
+    rows: each name once for a title, then the title, then what `kind` is made of.
+    """
+
+    def __init__(self, rows: "pl.DataFrame", kind: "Callable[..., Kept]") -> None:
+        import polars as pl
+
+        self._rows, self._kind = rows.sort("title_id"), kind
+        ends = self._rows.with_row_index("row").group_by("title_id").agg(pl.min("row"), pl.len())
+        self._spans = {title: (first, number) for title, first, number in ends.rows()}
+        self._title: str | None = None
+        self._of_title: dict[str, Kept] = {}
+
+    def get(self, name: str, title_id: str) -> Kept | None:
+        if title_id != self._title:
+            some = self._rows.slice(*self._spans.get(title_id, (0, 0)))
+            self._title, self._of_title = title_id, {name: self._kind(*said) for name, _, *said in some.rows()}
+        return self._of_title.get(name)
 
 
 @dataclass
@@ -106,21 +134,31 @@ class Look:
         return {**failed, **waiting}
 
     @cached_property
-    def before(self) -> Mapping[tuple[str, str], Before]:
-        columns = ("table", "title_id", *Before._fields)
-        rows = self.catalogue.lake.read_whole(FRESHNESS).select(columns)
-        return {(table, title): Before(*said) for table, title, *said in rows.iter_rows()}
+    def unapproved(self) -> frozenset[str]:
+        """The titles that the daemon leaves as they are until somebody approves of the configuration."""
+        drops = {title_id: drop.drop_fingerprint for title_id, drop in self.drops.items()}
+        found = change(self.catalogue, drops)
+        return found.titles if found and found.asks(self.catalogue.resources["ask_above"]) else frozenset()
 
     @cached_property
-    def taken(self) -> Mapping[tuple[str, str], Taken]:
-        """By stage and title."""
+    def before(self) -> ByTitle[Before]:
+        """By table and title."""
+        columns = ("table", "title_id", *Before._fields)
+        return ByTitle(self.catalogue.lake.read_whole(FRESHNESS).select(columns), Before)
+
+    @cached_property
+    def taken(self) -> ByTitle[Taken]:
+        """By stage and title, the last."""
         import polars as pl
 
         key = [pl.col("stage"), pl.col("title_id").fill_null("")]
         said = [name if name != "at" else "materialised_at" for name in Taken._fields]
         costs = self.catalogue.lake.read_whole("costs").sort("materialised_at").select(*key, *said)
-        last = costs.unique(["stage", "title_id"], keep="last")
-        return {(stage, title): Taken(*took) for stage, title, *took in last.iter_rows()}
+        return ByTitle(costs.unique(["stage", "title_id"], keep="last"), Taken)
+
+    @cached_property
+    def of_promotion(self) -> Taken | None:
+        return self.taken.get(PROMOTIONS, "")
 
     @cached_property
     def waits(self) -> Mapping[str, str | None]:
@@ -135,7 +173,7 @@ class Look:
             yield from self.title(title_id)
         for stage in self.catalogue.stages.of_scope("catalogue"):
             for table in stage.tables:
-                yield self.row(table, "", *self.whole(stage, table))
+                yield self.row(table, "", *self.whole(stage, table), partial(self.catalogue.made_from, table))
         yield from self.tasks()
 
     def row(
@@ -145,10 +183,10 @@ class Look:
         verdict: Verdict,
         stored: str | None,
         wanted: str | None,
-        parts: Mapping[str, str],
+        parts: Callable[[], Mapping[str, str]],
     ) -> Row:
         """parts: what it would be made from now."""
-        before = self.before.get((table, title_id))
+        before = self.before.get(table, title_id)
         took = self.took(self.catalogue.stages.by_table[table], title_id)
         run_id = took.run_id if took else None
         since = self.now
@@ -156,10 +194,10 @@ class Look:
             since = before.since
         elif verdict.state == "fresh" and took:
             since = took.at
-        if verdict.state == "fresh":
-            remembered = json.dumps(parts, ensure_ascii=False)
-        else:
-            remembered = before.made_from if before and before.stored_version == stored else "{}"
+        remembered = before.made_from if before and before.stored_version == stored else NOTHING_KNOWN
+        # What a version is made from it tells for ever; that of `titles` does not tell when its files were written.
+        if verdict.state == "fresh" and (remembered == NOTHING_KNOWN or table == ROOT or not title_id):
+            remembered = json.dumps(parts(), ensure_ascii=False)
         if verdict.state == "failed" and (failure := self.catalogue.failures.get(title_id)):
             run_id, since = failure["run_id"], failure["failed_at"]
         seconds, dollars = (took.seconds, took.dollars) if took else (None, None)
@@ -169,15 +207,15 @@ class Look:
     def took(self, stage: Stage, title_id: str) -> Taken | None:
         """What the title took of the stage, or, where it was made later with all others by a promotion, in which
         run."""
-        own = self.taken.get((stage.name, title_id))
-        of_all = self.taken.get((PROMOTIONS, "")) if title_id and PROMOTIONS in stage.inputs else None
+        own = self.taken.get(stage.name, title_id)
+        of_all = self.of_promotion if title_id and PROMOTIONS in stage.inputs else None
         if of_all is None or (own and own.at > of_all.at):
             return own
         return of_all._replace(seconds=None, dollars=None)
 
     def remembered(self, table: str, title_id: str) -> dict[str, str]:
         """What the table was made from when it was last seen fresh; empty where it never was."""
-        before = self.before.get((table, title_id))
+        before = self.before.get(table, title_id)
         found: dict[str, str] = json.loads(before.made_from) if before else {}
         return found
 
@@ -196,24 +234,26 @@ class Look:
             parts = changed_parts(drop, row, known)
         for table in catalogue.stages.title_tables:
             stored = catalogue.stored(table, title_id)
-            if table == ROOT:
-                now = {"code": catalogue.stages.recipe[ROOT].code, **(drop.files if drop else {})}
-            else:
-                now = made_from(catalogue, table, title_id) if row else {}
-            if table == ROOT and drop is None:  # its files are as they were
-                now |= self.remembered(ROOT, title_id)
-            verdict = self.of_title(table, title_id, now, files, parts, verdicts)
+            verdict = self.of_title(table, title_id, files, parts, verdicts)
+            if verdict.state in ("stale", "missing") and title_id in self.unapproved:
+                verdict = waiting_for_approval(verdict)
             verdicts[table] = verdict
             changed = verdict.state != "fresh" and bool(files)
-            yield self.row(
-                table, title_id, verdict, stored, None if changed else catalogue.made_now(table, title_id), now
-            )
+            wanted = None if changed else catalogue.made_now(table, title_id)
+            yield self.row(table, title_id, verdict, stored, wanted, partial(self.made_from, table, title_id))
+
+    def made_from(self, table: str, title_id: str) -> dict[str, str]:
+        """What the title's table would be made from now."""
+        if table != ROOT:
+            return made_from(self.catalogue, table, title_id) if self.catalogue.title(title_id) else {}
+        code, drop = {"code": self.catalogue.stages.recipe[ROOT].code}, self.drops.get(title_id)
+        # Without a drop, its files are as they were.
+        return {**code, **(drop.files if drop else self.remembered(ROOT, title_id))}
 
     def of_title(
         self,
         table: str,
         title_id: str,
-        now: Mapping[str, str],
         files: list[str],
         parts: frozenset[str],
         verdicts: Mapping[str, Verdict],
@@ -242,13 +282,13 @@ class Look:
             of = verdicts[inputs[0]]
             root = of.root or of.reason
             return Verdict(state, f"{BETWEEN.format(inputs[0], of.state)}{root}", root)
-        return self.changed(table, title_id, state, now)
+        return self.changed(table, title_id, state)
 
-    def changed(self, table: str, title_id: str, state: str, now: Mapping[str, str]) -> Verdict:
+    def changed(self, table: str, title_id: str, state: str) -> Verdict:
         """Of a table whose inputs are all fresh: what differs from when it was."""
-        stages = self.catalogue.stages
-        known = self.remembered(table, title_id)
-        reasons = list(differences(stages.recipe[table], stages, known, now)) if known else []
+        stages, known, reasons = self.catalogue.stages, self.remembered(table, title_id), []
+        if known:
+            reasons = list(differences(stages.recipe[table], stages, known, self.made_from(table, title_id)))
         if state == "missing" and not reasons:
             root = "its files were lost or taken away" if known else "not made yet"
         else:
@@ -277,39 +317,40 @@ class Look:
 
     # ---- what is not -----------------------------------------------------------------------------------------------
 
-    def whole(self, stage: Stage, table: str) -> tuple[Verdict, str | None, str | None, Mapping[str, str]]:
+    def whole(self, stage: Stage, table: str) -> tuple[Verdict, str | None, str | None]:
         """A verdict on what is made once for all titles, with the versions stored and wanted."""
         catalogue = self.catalogue
-        stored, now = catalogue.stored(table), catalogue.made_from(table)
+        stored = catalogue.stored(table)
         missing = "missing" if stored is None else "stale"
         if stage.off and (why := stage.off(catalogue)):
-            return Verdict("waiting", why), stored, None, now
+            return Verdict("waiting", why), stored, None
         if stage.due:
             of_all = catalogue.stored_in(table)
             stored = stored or (of_all[max(of_all)] if of_all else None)  # of the newest, if it is not in use
             missing = "missing" if stored is None else "stale"
             if stage.due(catalogue):
                 reason = "none is there yet" if stored is None else "it is due again: enough has changed since"
-                return self.failed_or(stage, Verdict(missing, reason)), stored, None, now
-            return (Verdict("waiting", "not due yet") if stored is None else FRESH), stored, None, now
+                return self.failed_or(stage, Verdict(missing, reason)), stored, None
+            return (Verdict("waiting", "not due yet") if stored is None else FRESH), stored, None
         try:
             wanted = catalogue.version_of(stage)
         except BadInput as error:
-            return Verdict("failed", str(error)), stored, None, now
+            return Verdict("failed", str(error)), stored, None
         if wanted is None:
-            return Verdict("waiting", missing_input(catalogue, stage)), stored, None, now
+            return Verdict("waiting", missing_input(catalogue, stage)), stored, None
         if wanted in catalogue.stored_in(stage.name).values():
-            return FRESH, stored, wanted, now
+            return FRESH, stored, wanted
         verdict = Verdict("missing", "not made yet")
         known = self.remembered(table, "")
         if stored or known:
-            reasons = list(differences(catalogue.stages.recipe[table], catalogue.stages, known, now)) if known else []
+            now, recipe = catalogue.made_from(table), catalogue.stages.recipe[table]
+            reasons = list(differences(recipe, catalogue.stages, known, now)) if known else []
             verdict = Verdict("stale", "; ".join(reasons[:3]) or UNSEEN)
-        return self.failed_or(stage, verdict), stored, wanted, now
+        return self.failed_or(stage, verdict), stored, wanted
 
     def failed_or(self, stage: Stage, verdict: Verdict) -> Verdict:
         """The verdict, unless it was tried and failed."""
-        took = self.taken.get((stage.name, ""))
+        took = self.taken.get(stage.name, "")
         return (
             verdict if took is None or took.made else Verdict("failed", f"run {took.run_id} failed; its page says why")
         )
@@ -334,7 +375,14 @@ class Look:
                 verdict = FRESH if stored else Verdict("waiting", "no label file has landed")
             version = digest(*(f"{key} {version}" for (key,), version in sorted(stored.items()))) if stored else None
             for table in stage.tables:
-                yield self.row(table, "", verdict, version, version if verdict is FRESH else None, {})
+                yield self.row(table, "", verdict, version, version if verdict is FRESH else None, dict)
+
+
+def waiting_for_approval(verdict: Verdict) -> Verdict:
+    """Of what would be made again, if the daemon did not ask first."""
+    _, reason, root = verdict
+    asks = "" if root.startswith(UNAPPROVED) else UNAPPROVED  # what it is made from may say so already
+    return Verdict("waiting", asks + reason, asks + root)
 
 
 def root_of(reason: str) -> str:

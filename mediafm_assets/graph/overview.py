@@ -9,6 +9,7 @@ import dagster as dg
 from mediafm_assets.graph.freshness import FRESHNESS, STATES, look, write
 from mediafm_assets.graph.health import SHOWN
 from mediafm_assets.graph.materialise import catalogue_of
+from mediafm_assets.graph.planned import Plan, plan_now
 from mediafm_assets.graph.shown import as_metadata
 from mediafm_assets.graph.specs import OWNERS, code_references, table_metadata
 from mediafm_assets.graph.stage import Stages
@@ -109,6 +110,13 @@ def metadata_of(lake: DeltaLake, rows: "pl.DataFrame") -> dict[str, Any]:
     return as_metadata({**lake.write_metadata(FRESHNESS, {}), **shown_metadata(rows)})
 
 
+def what_comes_next(plan: Plan) -> dg.MarkdownMetadataValue:
+    """What `mediafm plan` says. Only where somebody asks: it opens films that are not registered yet, and reads texts
+    that are to be paid for, which is too much for a sensor."""
+    by_stage = [f"* {name}: {total.sentence()}" for name, total in plan.by_stage().items()]
+    return dg.MetadataValue.md("\n".join([plan.total.sentence(), "", *by_stage, "", *plan.remarks]))
+
+
 def sight(catalogue: Catalogue, landing: Landing) -> str:
     """Changes with everything that the table is made from: while it is the same, nobody needs to look closely."""
     lake, stages = catalogue.lake, catalogue.stages
@@ -117,11 +125,13 @@ def sight(catalogue: Catalogue, landing: Landing) -> str:
     others = {problem.title_id: problem.reason for problem in (*landing.problems, *landing.waiting)}
     spaces = {key: catalogue.space(key) for key in stages.shaping}
     codes = {table: recipe.code for table, recipe in stages.recipe.items()}
-    return digest(json.dumps([versions, drops, others, spaces, codes], sort_keys=True))
+    asks = catalogue.resources["ask_above"]
+    return digest(json.dumps([versions, drops, others, spaces, codes, asks], sort_keys=True))
 
 
 def freshness_asset(stages: Stages, resources: Mapping[str, Any]) -> dg.AssetsDefinition:
     """The asset that says what is fresh, and why the rest is not."""
+    needed = frozenset({"ask_above"}).union(*(stage.resource_keys for stage in stages.all))
 
     @dg.multi_asset(
         name=FRESHNESS,
@@ -131,8 +141,8 @@ def freshness_asset(stages: Stages, resources: Mapping[str, Any]) -> dg.AssetsDe
                 group_name="operations",
                 owners=OWNERS,
                 kinds={"deltalake"},
-                description=f"{TABLES[FRESHNESS].description} Materialise it to look at once; `mediafm status --why` "
-                "says the same.",
+                description=f"{TABLES[FRESHNESS].description} Materialise it to look at once, with what is "
+                "made next and what that takes; `mediafm status --why` and `mediafm plan` say the same.",
                 metadata={
                     "dagster/code_references": code_references(look, FRESHNESS, FRESHNESS),
                     **table_metadata(FRESHNESS, resources["lake"]),
@@ -146,13 +156,15 @@ def freshness_asset(stages: Stages, resources: Mapping[str, Any]) -> dg.AssetsDe
             for stage in stages.all
             for table in stage.tables
         ],
-        required_resource_keys=stages.resource_keys.union(*(stage.resource_keys for stage in stages.all)),
+        required_resource_keys=stages.resource_keys | needed,
     )
     def freshness(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        catalogue = catalogue_of(context, stages, frozenset().union(*(stage.resource_keys for stage in stages.all)))
-        rows = look(catalogue, context.resources.landing.look())
+        catalogue, landing = catalogue_of(context, stages, needed), context.resources.landing.look()
+        rows = look(catalogue, landing)
         write(catalogue.lake, rows)
-        yield dg.MaterializeResult(FRESHNESS, metadata=metadata_of(catalogue.lake, rows))
+        plan = plan_now(catalogue, {drop.title_id: drop.drop_fingerprint for drop in landing.drops})
+        said = {**metadata_of(catalogue.lake, rows), "next": what_comes_next(plan)}
+        yield dg.MaterializeResult(FRESHNESS, metadata=said)
         for table, found in by_table(rows).items():
             yield dg.AssetCheckResult(**check_of(table, found))
 

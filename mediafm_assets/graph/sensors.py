@@ -143,13 +143,13 @@ def usable_drops(
 
 def automation_sensor(stages: Stages) -> dg.SensorDefinition:
     """The sensor that launches what the lake lacks."""
-    needed = frozenset[str]().union(*(stage.resource_keys for stage in stages.all))
+    needed = frozenset({"ask_above"}).union(*(stage.resource_keys for stage in stages.all))
 
     @dg.sensor(
         asset_selection=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=10,
-        required_resource_keys=stages.resource_keys | needed | {"titles_per_run", "run_tags", "ask_above"},
+        required_resource_keys=stages.resource_keys | needed | {"titles_per_run", "run_tags"},
         description="Launches what is missing or stale by the lake's own versions: titles in runs of many, then what "
         "is made once for all of them, such as a training when one is due. A title that failed is left alone until "
         "its drop, the code or the configuration changes, or somebody materialises it.",

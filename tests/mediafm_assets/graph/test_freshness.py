@@ -137,12 +137,35 @@ def test_another_configuration_is_named_with_the_one_before_in_every_table_behin
     places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MEDIAFM_DETECTOR", "adaptive")
+    monkeypatch.setenv("MEDIAFM_ASK_ABOVE", "1")
     (stale,) = [line for line in said(capsys, "--why") if line.startswith("stale: shots, shot_frames, ")]
     assert "demo-01-silent-river, demo-02-crimson-garden, demo-03-hollow-signal and 3 more: shot detector is now " in (
         stale
     )
     assert "now adaptive:" in stale
     assert ", was transnetv2:" in stale
+
+
+def test_what_waits_for_an_approval_says_so_with_the_change_and_is_not_called_stale(
+    places: Places, drop: Drop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop(places.landing, "zz-new", min((places.landing / "titles").iterdir()) / "film.mp4")
+    monkeypatch.setenv("MEDIAFM_DETECTOR", "adaptive")
+    lines = said(capsys, "--why")
+    assert "7 titles: 0 with nothing left to make, 6 waiting, 1 to be made, 0 failed" in lines
+    assert not [line for line in lines if line.startswith("stale: ")]
+    (waits,) = [line for line in lines if line.startswith("waiting: shots, shot_frames, ")]
+    assert "and 3 more: waits for an approval, by `mediafm approve` or the asset `approval`: shot detector is now " in (
+        waits
+    )
+    with dg.DagsterInstance.get() as instance:
+        first = tick(instance, None)
+        title = min((places.landing / "titles").iterdir()).name
+        state, reason = rows_of(places, title)["video_embeddings"]
+        assert (state, reason.split(": ")[0]) == ("waiting", "its shot_frames are waiting")
+        assert main(["approve"]) == 0
+        tick(instance, first.cursor)
+    assert rows_of(places, title)["video_embeddings"][0] == "stale"
 
 
 def test_without_an_encoder_what_reads_it_waits(
