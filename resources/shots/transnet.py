@@ -254,8 +254,8 @@ def _loaded(device: str) -> _Network:
 def _process_state_kept() -> Iterator[None]:
     """Put back what importing and constructing TransNetV2 changes for the whole process.
 
-    That is the random states of random, NumPy and PyTorch, the determinism flags, an environment variable and the
-    warning filters.
+    That is the random states of random, NumPy and PyTorch, the determinism flags, environment variables and the warning
+    filters.
     """
     import numpy as np
     import torch
@@ -264,15 +264,17 @@ def _process_state_kept() -> Iterator[None]:
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     flags = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK")
+    # The package sets the first, and PyTorch the second when the package first asks it to be deterministic.
+    variables = {name: os.environ.get(name) for name in ("PYTORCH_ENABLE_MPS_FALLBACK", "TORCHINDUCTOR_CACHE_DIR")}
     try:
         with warnings.catch_warnings():
             yield
     finally:
-        if fallback is None:
-            os.environ.pop("PYTORCH_ENABLE_MPS_FALLBACK", None)
-        else:
-            os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = fallback
+        for name, value in variables.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
         torch.use_deterministic_algorithms(flags[0], warn_only=flags[1])
         if cuda is not None:
