@@ -158,12 +158,14 @@ class _Child:
 
     @classmethod
     def idle(cls) -> "_Child":
-        while _idle:
-            child = _idle.pop()
+        while True:
+            try:
+                child = _idle.pop()  # not asked first whether there is one: another thread may take it between
+            except IndexError:
+                return cls()
             if child._process.poll() is None:
                 return child
             child.end()
-        return cls()
 
     def say(self, what: dict[str, Any]) -> None:
         self._connection.send_bytes(json.dumps(what).encode())

@@ -3,6 +3,7 @@
 import signal
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -154,6 +155,11 @@ def test_the_reader_is_one_process_for_many_films_and_knows_no_secrets(
     probe(film)
     list(shot_audio(film, [(0.0, 1.2), (1.2, 2.4)]))
     assert reader() == first
+
+
+def test_several_threads_read_films_at_once(film: Path, new_child: None) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(lambda _: probe(film), range(40))) == {probe(film)}
 
 
 def test_whoever_leaves_a_film_early_leaves_no_reader_at_work(film: Path) -> None:
