@@ -131,8 +131,8 @@ class _Seen:
         self._small: VideoFrame | None = None
         self._small_frames = small_frames
 
-    @property
     def small(self) -> "VideoFrame":
+        """The frame as it is kept; the decoded one is let go."""
         if self._small is None:
             assert self._frame is not None
             self._small, self._frame, self.bytes = self._small_frames(self._frame), None, 0
@@ -142,7 +142,7 @@ class _Seen:
         import numpy as np
         from PIL import Image
 
-        picture = upright(self.small.to_ndarray(format="rgb24"), self.orientation)
+        picture = upright(self.small().to_ndarray(format="rgb24"), self.orientation)
         file = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(picture)).save(file, "JPEG", quality=JPEG_QUALITY)
         return file.getvalue()
@@ -157,7 +157,7 @@ def _pictures(path: Path, cuts: Cuts, small_frames: SmallFrames) -> "Generator[t
     try:
         for number, frame in enumerate(frames):
             seen = _Seen(number, frame, small_frames)
-            source = seen.small if is_hdr(frame.image) else frame.image
+            source = seen.small() if is_hdr(frame.image) else frame.image
             if frame.orientation[0]:  # lies on its side until it is turned upright below
                 height, width = cuts.picture_size(source.height, source.width)
             else:
@@ -186,7 +186,7 @@ class _Waiting:
             oldest = self._frames[self._n_small]
             self._bytes -= oldest.bytes
             self._n_small += 1
-            oldest.small  # noqa: B018  (it is made now, and the decoded frame let go)
+            oldest.small()
 
     def pop_before(self, settled: int) -> Iterator[_Seen]:
         while self._frames and self._frames[0].number < settled:
@@ -230,7 +230,7 @@ class _OpenShot:
         self.kept.append(seen)
         most = self.samples * _KEPT_PER_SAMPLE
         if seen.bytes * most > _KEPT_BYTES:
-            seen.small  # noqa: B018
+            seen.small()
         if len(self.kept) > most:
             self.kept = self.kept[::2]
             self.stride *= 2
