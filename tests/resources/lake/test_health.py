@@ -299,7 +299,7 @@ def test_maintenance_in_a_bucket(bucket: Any) -> None:
 def test_a_whole_table_is_read_from_a_copy_and_what_came_since(lake: DeltaLake) -> None:
     for i in range(COPIED_FROM + 3):
         lake.write("titles", {"title_id": f"t{i:03d}"}, rows("titles", 1), "v1")
-    copy = Path(lake.table_uri("titles")) / "_copy" / "rows.parquet"
+    copy = Path(lake.table_uri("titles")) / "_copy" / "rows"
     assert lake.read_whole("titles").equals(by_key(lake.scan("titles").collect()))
     written = copy.stat().st_mtime_ns
     lake.write("titles", {"title_id": "t001"}, rows("titles", 1), "v2")
@@ -317,6 +317,18 @@ def test_a_whole_table_is_read_from_a_copy_and_what_came_since(lake: DeltaLake) 
         assert copy.stat().st_size > 100
 
 
+def test_a_copy_that_is_damaged_anywhere_is_not_used(lake: DeltaLake) -> None:
+    for i in range(COPIED_FROM):
+        lake.write("titles", {"title_id": f"t{i:03d}"}, rows("titles", 1), "v1")
+    whole = lake.read_whole("titles")
+    copy = Path(lake.table_uri("titles")) / "_copy" / "rows"
+    data = copy.read_bytes()
+    for place in range(0, len(data), len(data) // 40):
+        copy.write_bytes(data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :])
+        assert lake.read_whole("titles").equals(whole)
+        assert copy.read_bytes() == data, place  # it was not used, but made again
+
+
 def test_a_small_table_gets_no_copy(lake: DeltaLake) -> None:
     assert lake.read_whole("titles").is_empty()
     lake.write("titles", {"title_id": "a"}, rows("titles", 1), "v1")
@@ -331,7 +343,7 @@ def test_a_whole_table_in_a_bucket(bucket: Any) -> None:
     lake.write_partitions("titles", frame)
     for _ in range(2):
         assert len(lake.read_whole("titles")) == COPIED_FROM
-    assert bucket.head_object(Bucket="films", Key="lake/titles/_copy/rows.parquet")["ContentLength"] > 100
+    assert bucket.head_object(Bucket="films", Key="lake/titles/_copy/rows")["ContentLength"] > 100
 
 
 def by_key(frame: pl.DataFrame) -> pl.DataFrame:
