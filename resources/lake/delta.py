@@ -120,9 +120,9 @@ class DeltaLake(dg.ConfigurableResource):
                 # Without this, the loser of a race creates the table once more, as version 1 over the winner's.
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
-        except DeltaError:
+        except (DeltaError, OSError):
             if log.version() is None:
-                raise
+                raise  # else another was first, or the answer was late
         return log
 
     # ---- writing -------------------------------------------------------------------------------------------------

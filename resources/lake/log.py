@@ -61,7 +61,7 @@ class NewFile(NamedTuple):
 
 
 class Overtaken(Exception):
-    """The log has a commit of that version already, or takes none."""
+    """The log has a commit of that version already, or takes none, or did not say in time whether it took this one."""
 
 
 REFUSALS = re.compile(
@@ -85,6 +85,22 @@ def explained(uri: str) -> Iterator[None]:
                 "finished has changed nothing"
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def _committed() -> Iterator[None]:
+    """Around a commit by delta-rs. Raises Overtaken, OSError and DeltaError."""
+    from deltalake.exceptions import CommitFailedError
+
+    try:
+        yield
+    except CommitFailedError as error:
+        raise Overtaken(str(error)) from error
+    except OSError as error:
+        # delta-rs asks again after every other failure: a commit whose answer is late may have been made.
+        if "timed out" not in str(error):
+            raise
+        raise Overtaken(str(error)) from error
 
 
 class DeltaLog:
@@ -323,7 +339,6 @@ class DeltaLog:
 
     def _commit_by_delta_rs(self, version: int, removed: Sequence[tuple[Key, File]], added: Sequence[NewFile]) -> None:
         from deltalake import CommitProperties, DeltaTable
-        from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import AddAction, RemoveAction
 
         now = int(time.time() * 1000)
@@ -333,7 +348,7 @@ class DeltaLog:
             for key, file in removed
         ]
         additions = [AddAction(new.path, new.size, new.partition, now, True, new.statistics) for new in added]
-        try:
+        with _committed():
             table.create_write_transaction(
                 [*removals, *additions],
                 mode="append",  # of the actions: the removals are among them
@@ -341,23 +356,18 @@ class DeltaLog:
                 partition_by=list(self._partition_by),
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
-        except CommitFailedError as error:
-            raise Overtaken(str(error)) from error
 
     def change_columns(self, version: int, fields: "Sequence[pa.Field]") -> None:
         """Make the commit of that version: the table gets these nullable columns; those that it has become nullable.
         Raises as `commit`."""
         import pyarrow as pa
         from deltalake import CommitProperties, DeltaTable, Schema
-        from deltalake.exceptions import CommitFailedError
 
         table = DeltaTable(self.uri, version - 1, self.storage_options or None)
-        try:
+        with _committed():
             table.alter.add_columns(
                 Schema.from_arrow(pa.schema(fields)).fields, commit_properties=CommitProperties(max_commit_retries=0)
             )
-        except CommitFailedError as error:
-            raise Overtaken(str(error)) from error
 
     def _checkpoint(self) -> None:
         from deltalake.exceptions import DeltaError

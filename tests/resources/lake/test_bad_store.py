@@ -112,6 +112,18 @@ def test_a_store_that_hangs_is_asked_again(lake: DeltaLake, bad_day: BadDay) -> 
     assert len(lake.scan("text_cache").collect()) == 2
 
 
+def test_a_commit_whose_answer_comes_too_late_is_looked_for_and_not_made_twice(
+    lake: DeltaLake, bad_day: BadDay
+) -> None:
+    bad_day(only=COMMITS, hang=1.0)
+    write_and_append(lake, "t", 1)
+    lake.table_version("title_embeddings")  # creates it
+    bad_day()
+    assert lake.data_versions("shots") == {("t",): f"{1:032}"}
+    assert len(lake.scan("text_cache").collect()) == 2
+    assert [lake.table_version(table) for table in ("shots", "text_cache", "title_embeddings")] == [1, 1, 0]
+
+
 def test_writers_who_race_on_a_bad_day_all_get_there(lake: DeltaLake, bad_day: BadDay) -> None:
     bad_day(slow_down=0.05, error=0.05, lost_answer=0.05, late_error=0.05)
     with ThreadPoolExecutor(4) as writers:
