@@ -38,7 +38,11 @@ STAGES = ((1, 3, 1, 1), (2, 3, 2, 6), (2, 5, 2, 6), (3, 3, 2, 6), (3, 5, 1, 6), 
 
 
 class Convolution:
-    """A convolution with its batch norm folded in, padded as TensorFlow's SAME."""
+    """A convolution with its batch norm folded in, padded as TensorFlow's SAME, for an even height and width.
+
+    With a stride of 2, SAME pads one more behind than in front. A kernel with a row and a column of zeros in front does
+    the same with the same padding on all sides, and no picture is copied into a larger one.
+    """
 
     def __init__(self, state: dict[str, Tensor], name: str, norm: str, stride: int = 1) -> None:
         weight = state[f"{name}.weight"]  # (out, in / groups, k, k)
@@ -46,7 +50,9 @@ class Convolution:
             state[f"{norm}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
         )
         scale = gain / torch.sqrt(variance + 1e-3)
-        self.weight, self.bias, self.stride = weight * scale[:, None, None, None], bias - mean * scale, stride
+        weight = weight * scale[:, None, None, None]
+        self.weight = F.pad(weight, (1, 0, 1, 0)) if stride > 1 else weight
+        self.bias, self.stride = bias - mean * scale, stride
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         self.weight = self.weight.to(device, dtype, memory_format=torch.channels_last)
@@ -56,12 +62,8 @@ class Convolution:
         kernel = self.weight.shape[-1]
         if kernel == 1:  # with channels last, a product; PyTorch's convolutions on one thread are slower
             return F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
-        if self.stride > 1:
-            down = max((-(-x.shape[2] // self.stride) - 1) * self.stride + kernel - x.shape[2], 0)
-            across = max((-(-x.shape[3] // self.stride) - 1) * self.stride + kernel - x.shape[3], 0)
-            x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
-        padding = kernel // 2 if self.stride == 1 else 0
-        return F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=x.shape[1] // self.weight.shape[1])
+        groups = x.shape[1] // self.weight.shape[1]
+        return F.conv2d(x, self.weight, self.bias, self.stride, (kernel - 1) // 2, groups=groups)
 
 
 class EfficientNetLite0:
