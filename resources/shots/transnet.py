@@ -9,7 +9,7 @@ import random
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import lru_cache
@@ -143,7 +143,11 @@ class _Network:
         self.at_once = 8 if on_gpu else 1
         self.ahead = 1 if on_gpu else min(4, os.cpu_count() or 1)  # on a GPU one thread, so that titles take turns
         self._exact = _Folded(model, torch.float32)
-        self._quick = _Folded(model, torch.bfloat16) if matmul_dtype(self.device) == torch.bfloat16 else None
+        self._quick, self._off = None, 0.0
+        if matmul_dtype(self.device) == torch.bfloat16:
+            self._quick, self._off = _Folded(model, torch.bfloat16), 0.03
+        elif not on_gpu:
+            self._quick, self._off = _Folded(model, torch.float32, winograd=True), 0.001
         # A float32 pass takes 100 MiB; one at a time, so that no coincidence in a long film raises the peak.
         self._one_exact = threading.Lock()
         if on_gpu and self._quick:
@@ -162,8 +166,8 @@ class _Network:
             if self._quick is None:
                 return self._exact.probabilities(frames).cpu().numpy()
             probabilities = self._quick.probabilities(frames)
-            # bfloat16 moves a probability by about 0.01 at most: where that could decide, float32 does.
-            close = ((probabilities[:, _MARGIN:-_MARGIN] - threshold).abs() < 0.03).any(dim=1)
+            # Where what the quick pass is off by could decide, the exact one does.
+            close = ((probabilities[:, _MARGIN:-_MARGIN] - threshold).abs() < self._off).any(dim=1)
             if close.any():
                 with self._one_exact:
                     probabilities[close] = self._exact.probabilities(frames[close])
@@ -179,28 +183,10 @@ class _Folded:
     normalisation is folded into the temporal weights.
     """
 
-    def __init__(self, model: Any, dtype: "torch.dtype") -> None:
-        import torch
-
-        def stored(weight: "torch.Tensor") -> "torch.Tensor":
-            return weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
-
+    def __init__(self, model: Any, dtype: "torch.dtype", winograd: bool = False) -> None:
         self.model = model
         self.dtype = dtype
-        self.blocks: list[list[list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]]] = []
-        for block in model.SDDCNN:
-            layers = []
-            for layer in block.DDCNN:
-                scale = layer.bn.weight / torch.sqrt(layer.bn.running_var + layer.bn.eps)
-                shift = layer.bn.bias - layer.bn.running_mean * scale
-                branches = []
-                for i, dilation in enumerate((1, 2, 4, 8)):
-                    spatial, temporal = (conv.weight for conv in getattr(layer, f"Conv3D_{dilation}").layers)
-                    own = slice(i * len(temporal), (i + 1) * len(temporal))
-                    folded = temporal[..., 0] * scale[own, None, None, None]
-                    branches.append((stored(spatial[:, :, 0]), stored(folded), shift[own].detach().to(dtype), dilation))
-                layers.append(branches)
-            self.blocks.append(layers)
+        self.blocks = [[_Layer(layer, dtype, winograd) for layer in block.DDCNN] for block in model.SDDCNN]
 
     def probabilities(self, windows: "torch.Tensor") -> "torch.Tensor":
         """(n, time, 27, 48, 3) uint8 -> (n, time) float32."""
@@ -211,32 +197,60 @@ class _Folded:
         x = windows.flatten(0, 1).permute(0, 3, 1, 2).to(self.dtype) / 255.0  # channels last in memory
         features = []
         for first, second in self.blocks:
-            shortcut = self._layer(x, first, n).relu_()
-            x = avg_pool2d(self._layer(shortcut, second, n).relu_().add_(shortcut), 2)
+            shortcut = first(x, n).relu_()
+            x = avg_pool2d(second(shortcut, n).relu_().add_(shortcut), 2)
             features.append(x.unflatten(0, (n, time)).transpose(1, 2))  # (n, channels, time, height, width)
         x = x.permute(0, 2, 3, 1).reshape(n, time, -1)
         with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             x = torch.cat([self.model.color_hist_layer(windows), self.model.frame_sim_layer(features), x], 2)
             return self.model.cls_layer1(relu(self.model.fc1(x)))[..., 0].float().sigmoid()
 
-    def _layer(
-        self,
-        x: "torch.Tensor",
-        branches: "list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]",
-        n: int,
-    ) -> "torch.Tensor":
-        """(n x time, channels, height, width) -> the same with the layer's channels: four dilations, side by side."""
+
+class _Layer:
+    """Four branches side by side, each a spatial and then a dilated temporal convolution."""
+
+    def __init__(self, layer: Any, dtype: "torch.dtype", winograd: bool) -> None:
+        import torch
+
+        from resources.shots.winograd import Convolutions
+
+        def stored(weight: "torch.Tensor") -> "torch.Tensor":
+            return weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
+
+        scale = layer.bn.weight / torch.sqrt(layer.bn.running_var + layer.bn.eps)
+        shift = layer.bn.bias - layer.bn.running_mean * scale
+        spatial = []
+        self._temporal: list[tuple[torch.Tensor, torch.Tensor, int]] = []
+        for i, dilation in enumerate((1, 2, 4, 8)):
+            in_space, in_time = (conv.weight for conv in getattr(layer, f"Conv3D_{dilation}").layers)
+            own = slice(i * len(in_time), (i + 1) * len(in_time))
+            spatial.append(stored(in_space[:, :, 0]))
+            folded = in_time[..., 0] * scale[own, None, None, None]
+            self._temporal.append((stored(folded), shift[own].detach().to(dtype), dilation))
+        self._spatial = spatial
+        # With three channels there are hardly any products to save.
+        self._winograd = Convolutions(spatial) if winograd and spatial[0].shape[1] > 3 else None
+
+    def __call__(self, x: "torch.Tensor", n: int) -> "torch.Tensor":
+        """(n x time, channels, height, width) -> the same with the layer's channels."""
         import torch
         from torch.nn.functional import conv2d
 
         height, width = x.shape[2:]
         outputs = []
-        for spatial, temporal, bias, dilation in branches:
-            y = conv2d(x, spatial, padding=1)
-            y = y.permute(0, 2, 3, 1).reshape(n, -1, height * width, y.shape[1]).permute(0, 3, 1, 2)
-            outputs.append(conv2d(y, temporal, bias, padding=(dilation, 0), dilation=(dilation, 1)))
+        for y, (weight, bias, dilation) in zip(self._in_space(x), self._temporal, strict=True):
+            y = y.reshape(n, -1, height * width, y.shape[3]).permute(0, 3, 1, 2)
+            outputs.append(conv2d(y, weight, bias, padding=(dilation, 0), dilation=(dilation, 1)))
         y = torch.cat(outputs, 1)
         return y.permute(0, 2, 3, 1).reshape(-1, height, width, y.shape[1]).permute(0, 3, 1, 2)
+
+    def _in_space(self, x: "torch.Tensor") -> "Iterable[torch.Tensor]":
+        """Each branch's (n x time, height, width, channels)."""
+        from torch.nn.functional import conv2d
+
+        if self._winograd:
+            return self._winograd(x.permute(0, 2, 3, 1))
+        return (conv2d(x, weight, padding=1).permute(0, 2, 3, 1) for weight in self._spatial)
 
 
 def _network(device: str) -> _Network:
