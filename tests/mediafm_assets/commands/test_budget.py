@@ -8,7 +8,9 @@ import pytest
 from mediafm_assets.commands import budget as budgets
 from mediafm_assets.commands.cli import main
 from mediafm_assets.graph import forecast
+from resources.encoders.clips import vertex
 from tests.mediafm_assets.conftest import Places
+from tests.resources.clip_services import VertexServer, account_file, running
 from tests.resources.openai_server import OpenAIServer, tokens_of
 
 
@@ -84,6 +86,20 @@ def test_what_is_made_once_for_all_titles_keeps_to_the_budget(
     assert main(["materialize", "--budget-hours=1e-9"]) == 0
     assert "not started: probe_metrics, which is made once for all titles" in capsys.readouterr().out
     assert not places.lake.data_versions("probe_metrics")
+
+
+def test_clips_are_put_to_no_service_beyond_the_dollars(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MEDIAFM_CLIP_ENCODERS", "vertex")
+    service = VertexServer()
+    with running(service):
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account_file(service, tmp_path / "account.json")))
+        monkeypatch.setattr(vertex, "ADDRESS", service.url)
+        assert main(["materialize", "--no-train", "--budget-usd=0.01"]) == 0
+    assert "not started: clip_embeddings, which is made once for all titles" in capsys.readouterr().out
+    assert not service.attempts
+    assert places.lake.scan("clip_embeddings").collect().is_empty()
 
 
 def test_hours_cannot_be_kept_without_history_of_this_machine(
