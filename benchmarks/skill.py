@@ -12,27 +12,17 @@ import argparse
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from model.batches import Batch, predictable, split, windows_of
-from model.checkpoint import read_export
+from model.ablations import predictor, titles_of, unseen
+from model.batches import split
 from model.config import Config
-from model.metrics import Validation
-from model.objective import MaskedShotModelling
+from model.inference import load
 from model.reports import skill_and_interval
-from model.store import Entry, Store, StoredTitle
-from model.train import Run, fitted_smoother
-
-
-def titles_of(store: Store, entries: list[Entry]) -> Iterator[StoredTitle]:
-    for entry in entries:
-        vectors = store.read(entry, 0, entry.shots)
-        about = store.global_embedding(entry)
-        yield StoredTitle(entry.title_id, entry.series_id, entry.version, store.space, vectors, about)
+from model.store import Store
+from model.train import Run
 
 
 def judged(store: Store, config: Config, aside: float, folder: Path) -> dict:
@@ -41,19 +31,10 @@ def judged(store: Store, config: Config, aside: float, folder: Path) -> dict:
     run = Run(config, Store.update(folder / "store", titles_of(store, known)), folder / "run", say=lambda _: None)
     run.fit()
     metrics = run.finish()
-    encoder = read_export(run.folder.export)
-    objective = MaskedShotModelling(encoder, torch.float32)
-
-    def predict(batch: Batch) -> torch.Tensor:
-        with torch.no_grad():
-            return objective.predict(batch)[0]
-
+    encoder = load(run.folder.export)
     trained = {window.title.title_id for window in run.train}
-    training = predictable(store, windows_of((t for t in known if t.title_id in trained), config), config)
-    windows = predictable(store, windows_of(unknown, config), config)
-    smoother = encoder.smoother if config.blend else fitted_smoother(store, training, config)
-    validation = Validation(store, training, windows, config, smoother, 512)
-    report = validation.report(predict, encoder.blend.item() if config.blend else None)
+    validation = unseen(store, (t for t in known if t.title_id in trained), unknown, config)
+    report = validation.report(predictor(encoder), encoder.blend.item() if config.blend else None)
     return report | {"steps": f"step {metrics['step']} of {metrics['steps']}", "seconds": metrics["seconds"]}
 
 

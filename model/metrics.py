@@ -8,7 +8,7 @@ perfection that is covered: overall and by modality, at the shots that have it, 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypedDict, TypeVar
+from typing import NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -130,6 +130,20 @@ def baseline_predictions(
     }
 
 
+class Foretold(NamedTuple):
+    """What a model foretells of masked shots, against what they are.
+
+    cosines: under config.blend those of its predictions beside the smoother's. alone: of the predictions themselves.
+    blend: the share of these, under config.blend. predicted, true: a sample of both, (m, D); predicted of unit norm.
+    """
+
+    cosines: Cosines
+    alone: Cosines
+    blend: float | None
+    predicted: Tensor
+    true: Tensor
+
+
 class Validation:
     """The held-out windows with their fixed masks, and what the baselines reach on them."""
 
@@ -174,8 +188,8 @@ class Validation:
         for group in microbatches(lengths, list(range(len(lengths))), self.config.microbatch_shots):
             yield self.batch(group)
 
-    def report(self, predict: Callable[[Batch], Tensor], blend: float | None = None) -> dict:
-        """The validation report of a model. predict: a batch -> (m, D) predictions of its masked shots.
+    def foretold(self, predict: Callable[[Batch], Tensor], blend: float | None = None) -> Foretold:
+        """What a model foretells of the masked shots. predict: a batch -> (m, D) predictions of its masked shots.
 
         Under config.blend they are added to the smoother's with the share `blend`. Where that is None it is found
         here, and the cosines are cross-fitted: those of half of the titles with the share that the other half found.
@@ -193,7 +207,7 @@ class Validation:
                 predictions.append(torch.nn.functional.normalize(predicted, dim=1)[: RANK_SAMPLE - sampled])
                 targets.append(true[: RANK_SAMPLE - sampled])
                 sampled += len(predictions[-1])
-        cosines, extra = alone, {}
+        cosines, found = alone, None
         if self.config.blend:
             together = Products.joined(products)
             found = together.best_blend() if blend is None else blend
@@ -204,23 +218,32 @@ class Validation:
                 together.chosen(mine).add_to(cosines, together.chosen(others).best_blend())
             if not apart:
                 together.add_to(cosines, found)
-            extra = {"blend": found, "alone": alone.means()}
-        scores = cosines.means()
-        best = max(self.baselines, key=lambda name: self.baselines[name]["all"])
+        return Foretold(cosines, alone, found, torch.cat(predictions), torch.cat(targets))
+
+    def report(self, predict: Callable[[Batch], Tensor], blend: float | None = None) -> dict:
+        """The validation report of a model. Arguments as of `foretold`."""
+        cosines, alone, found, predictions, targets = self.foretold(predict, blend)
+        scores, of_encoder = cosines.means(), alone.means()
+        best = self.best_baseline
         return {
-            "loss": 1 - alone.means()["all"],  # of what is trained: the blend is good long before the states are
+            "loss": 1 - of_encoder["all"],  # of what is trained: the blend is good long before the states are
             "cosine": scores["all"],
             "skill": skill(scores["all"], self.baselines[best]["all"]),
             "best_trivial": best,
             "skills": skills(cosines, self.baseline_cosines),
             "cosines": {"encoder": scores, **self.baselines},
-            "effective_rank": effective_rank(torch.cat(predictions)),
-            "effective_rank_of_targets": effective_rank(torch.cat(targets)),
+            "effective_rank": effective_rank(predictions),
+            "effective_rank_of_targets": effective_rank(targets),
             "masked_shots": int(cosines.counts[:, 0].sum()),
             "windows": len(self.windows),
             "titles": len(self.titles),
-            **extra,
+            **({} if found is None else {"blend": found, "alone": of_encoder}),
         }
+
+    @property
+    def best_baseline(self) -> str:
+        """The predictor without a model that has the highest cosine."""
+        return max(self.baselines, key=lambda name: self.baselines[name]["all"])
 
 
 @dataclass
