@@ -209,11 +209,6 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def on_demand(_catalogue: Catalogue) -> bool:
-    """It is made when somebody asks for it, and never by itself."""
-    return False
-
-
 STAGES = (
     Stage(
         (Recipe("seqclip", ("shots", "shot_frames", "text_embeddings", "titles"), "seqclip_config"),),
@@ -222,7 +217,7 @@ STAGES = (
         scope="catalogue",
         kinds=frozenset({"pytorch"}),
         version=seqclip_version,
-        due=on_demand,
+        on_request=True,
         describe=described,
         stored=checkpoints,
         about="A CLIP checkpoint fine-tuned on this catalogue: name its folder in MEDIAFM_VIDEO_MODEL to embed with "

@@ -23,7 +23,7 @@ from mediafm_assets.graph.stage import ROOT, Stage
 from mediafm_assets.graph.versions import PROMOTIONS, Catalogue, digest
 from mediafm_assets.graph.whole import missing_input
 from resources.errors import BadInput
-from resources.lake import DeltaLake, typed_rows
+from resources.lake import TABLES, DeltaLake, typed_rows
 from resources.landing import Drop, Landing
 
 if TYPE_CHECKING:
@@ -324,6 +324,10 @@ class Look:
         missing = "missing" if stored is None else "stale"
         if stage.off and (why := stage.off(catalogue)):
             return Verdict("waiting", why), stored, None
+        if stage.on_request and not catalogue.stored_in(table):
+            return Verdict("waiting", "it is made when somebody asks for it"), None, None
+        if stage.on_request and table not in TABLES:  # what it would be made from now, films have to be read for
+            return FRESH, max(catalogue.stored_in(table).values()), None
         if stage.due:
             of_all = catalogue.stored_in(table)
             stored = stored or (of_all[max(of_all)] if of_all else None)  # of the newest, if it is not in use

@@ -203,7 +203,7 @@ def _when_made(catalogue: Catalogue, wanted: Mapping[str, Set[str]]) -> Catalogu
 def _will_be_due(later: Catalogue, stage: Stage, made: Set[str], renewed: Mapping[str, Set[str]]) -> bool:
     """Whether what is made once for all titles is to be made, when the titles have what they lack and all before it is
     made."""
-    if stage.off and stage.off(later):
+    if stage.on_request or (stage.off and stage.off(later)):
         return False
     if stage.due and stage.due(later):
         return True

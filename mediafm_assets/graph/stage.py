@@ -59,6 +59,7 @@ class Stage:
               the catalogue and, for a task, its name; raises BadInput where an input cannot be used. By default it
               follows from the recipe: all versions of all inputs.
     due:      scope catalogue: whether the planner makes it now; by default whenever its version is not stored.
+    on_request: scope catalogue: made when somebody asks for it, and never by itself.
     off:      scope catalogue: why the configuration has none of it, in a sentence; None where it has. Off, it is never
               due, and nothing is planned for it. Nothing waits for what may be off, though it reads it.
     dollars:  scope catalogue: what it will be paid; None where nobody can tell.
@@ -80,6 +81,7 @@ class Stage:
     kinds: frozenset[str] = frozenset()
     version: Callable[..., str | None] | None = None
     due: "Callable[[Catalogue], bool] | None" = None
+    on_request: bool = False
     off: "Callable[[Catalogue], str | None] | None" = None
     dollars: "Callable[[Catalogue], float | None] | None" = None
     describe: Callable[[Any], Mapping[str, Any]] | None = None

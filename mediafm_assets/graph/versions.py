@@ -282,7 +282,7 @@ class Catalogue:
 
     def is_due(self, stage: Stage) -> bool:
         """Whether a stage that is made once for all is to be made now."""
-        if stage.off and stage.off(self):
+        if stage.on_request or (stage.off and stage.off(self)):
             return False
         if stage.due:
             return stage.due(self)

@@ -11,7 +11,7 @@ from mediafm_assets.graph.forecast import History, expected_of_all
 from mediafm_assets.graph.materialise import TitleRun, catalogue_of, explain
 from mediafm_assets.graph.shown import as_metadata
 from mediafm_assets.graph.specs import asset_specs
-from mediafm_assets.graph.stage import Stage, Stages, partition_columns
+from mediafm_assets.graph.stage import Stage, Stages
 from mediafm_assets.graph.versions import Catalogue
 from resources.errors import BadInput, Unavailable
 from resources.lake import TABLES
@@ -97,7 +97,7 @@ def made(run: CatalogueRun, stage: Stage) -> Iterator[Any]:
         try:
             with books.measured(stage, None, lambda _: run.partition):
                 for table, rows in stage.compute(run):
-                    if partition_columns(table, stage.scope):
+                    if has_data_version(table):
                         run.lake.write(table, run.partition, rows, run.version)
                     else:
                         run.lake.append(table, rows)
@@ -112,6 +112,11 @@ def made(run: CatalogueRun, stage: Stage) -> Iterator[Any]:
         said = as_metadata({**stored, **said, **described})
         yield dg.MaterializeResult(table, metadata=said, data_version=dg.DataVersion(run.version))
     yield from run.checked
+
+
+def has_data_version(table: str) -> bool:
+    """Whether rows of the table replace those before them; else they are added to them."""
+    return any(column.name == "data_version" for column in TABLES[table].columns)
 
 
 def removed(context: dg.AssetExecutionContext, stage: Stage, catalogue: Catalogue) -> Iterator[dg.AssetCheckResult]:
