@@ -126,6 +126,19 @@ class HighlightLength(dg.ConfigurableResource[Any]):
         return self.config_key()
 
 
+class AblationBudget(dg.ConfigurableResource[Any]):
+    """How much each variant of an ablation is trained.
+
+    seeds: trainings of each, from as many seeds. steps: of each training.
+    """
+
+    seeds: int = Field(default=2, ge=1, le=20)
+    steps: int = Field(default=60, ge=1)
+
+    def config_key(self) -> str:
+        return f"{self.seeds} seeds, {self.steps} steps"
+
+
 class SeqClipConfig(dg.ConfigurableResource[Any]):
     """What is fine-tuned, how, and where the results are kept.
 
@@ -285,6 +298,10 @@ class Environment(BaseModel):
         le=3600,
         description="seconds of a highlight, about; else labelled clips'",
     )
+    ablation_seeds: int = Field(
+        2, alias="MEDIAFM_ABLATION_SEEDS", ge=1, le=20, description="trainings of each variant that ablations compare"
+    )
+    ablation_steps: int = Field(60, alias="MEDIAFM_ABLATION_STEPS", ge=1, description="steps of each of them")
     titles_per_run: int = Field(
         200, alias="MEDIAFM_TITLES_PER_RUN", ge=1, description="titles in one run of a backlog or backfill"
     )
@@ -410,6 +427,7 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
         "fusion": Fusion(kind=asked.fusion),
         "encoder_config": EncoderConfig(preset=asked.encoder or profile.encoder, overrides=asked.encoder_overrides),
         "gate": Gate(level=asked.gate_level, tolerance=asked.gate_tolerance, keep=asked.keep_encoders),
+        "ablation_budget": AblationBudget(seeds=asked.ablation_seeds, steps=asked.ablation_steps),
         "highlight_length": HighlightLength(length_s=asked.highlight_s),
         "training": TrainingJob(folder=str(dagster_home() / "training"), processes=asked.training_processes),
         "seqclip_config": SeqClipConfig(

@@ -239,12 +239,60 @@ def probe_chart(
     return _drawn(figure, [axes[len(scores)]] if history else [])
 
 
-def _chart(panels: int, columns: int = 2) -> tuple[Any, list[Any]]:
-    """A figure with so many panels, transparent, its axes in a grey that is read on light and dark pages."""
+def ablation_chart(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A panel for each task, as in the publication's ablation: what each modality scores, what several do side by side,
+    and what they do in context.
+
+    rows: of the table `ablations`, of all seeds together, in the order to draw them in.
+    """
+    shown = [row for row in rows if row["ablation"] == "modalities"]
+    shown += [row for row in rows if row["ablation"] == "context" and row["variant"] != "concatenated"]
+    by_task: dict[str, list[tuple[str, float, float | None, float | None]]] = {}
+    for row in shown:
+        if row["value"] is not None and row["n_clips"] is not None:
+            interval = row["value"], row["ci_low"], row["ci_high"]
+            by_task.setdefault(row["task"], []).append((row["variant"].replace("_", " "), *interval))
+    figure, axes = _chart(max(1, len(by_task)), columns=3)
+    for panel, (task, scores) in zip(axes, by_task.items(), strict=False):
+        _intervals(panel, scores)
+        panel.set_title(task, fontsize=9, color=GREY)
+    return _drawn(figure, [])
+
+
+def difference_chart(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A panel for each task with each variant's difference to the one that it is compared with, and its interval.
+
+    rows: as of `ablation_chart`, those that have a difference.
+    """
+    names = list(dict.fromkeys((row["ablation"], row["variant"]) for row in rows))
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    of_names = 2.6  # inches, beside the first panel
+    width = 1.7 + of_names / max(1, len(tasks))
+    figure, axes = _chart(max(1, len(tasks)), columns=len(tasks) or 1, height=0.16 * len(names) + 0.8, width=width)
+    for panel, task in zip(axes, tasks, strict=False):
+        for row in rows:
+            if row["task"] == task:
+                place = names.index((row["ablation"], row["variant"]))
+                panel.plot([row["difference_low"], row["difference_high"]], [place, place], color=GREY, linewidth=1.2)
+                panel.plot([row["difference"]], [place], "o", color="#cc4778", markersize=3.5)
+        panel.axvline(0, color=GREY, linewidth=0.8, linestyle=":")
+        panel.set_ylim(len(names) - 0.5, -0.5)
+        labels = [f"{ablation}: {variant}".replace("_", " ") for ablation, variant in names]
+        panel.set_yticks(range(len(names)), labels if panel is axes[0] else [""] * len(names))
+        panel.set_title(task, fontsize=9, color=GREY)
+    return _drawn(figure, [])
+
+
+def _chart(panels: int, columns: int = 2, height: float = 2.7, width: float = 4) -> tuple[Any, list[Any]]:
+    """A figure with so many panels, transparent, its axes in a grey that is read on light and dark pages.
+
+    height, width: of a panel, in inches."""
     from matplotlib.figure import Figure
 
     rows = -(-panels // columns)
-    figure = Figure(figsize=(4 * min(panels, columns), 2.7 * rows), dpi=80, layout="constrained", facecolor="none")
+    figure = Figure(
+        figsize=(width * min(panels, columns), height * rows), dpi=80, layout="constrained", facecolor="none"
+    )
     axes = list(figure.subplots(rows, min(panels, columns), squeeze=False).flat)
     for panel in axes:
         panel.set_facecolor("none")

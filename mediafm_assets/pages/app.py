@@ -108,6 +108,7 @@ class Pages:
             "encoders.html",
             request,
             encoders=[{**encoder, "curve": training_curve(encoder["training"])} for encoder in encoders],
+            ablations=self._catalogue.ablations(),
             compared=compared,
             asked=[one["encoder_version"] for one in compared] or names[:2],
             in_all=set.intersection(*shots) if shots else set(),

@@ -290,6 +290,17 @@ class Catalogue:
             for row in generations
         ]
 
+    def ablations(self) -> list[Row]:
+        """What each part of the encoder's recipe is worth: of each variant `ablation`, `variant`, `against` and
+        `scores`, its rows of all seeds together by task. None before somebody asked for them."""
+        found: dict[tuple[str, str], Row] = {}
+        for row in self.rows("ablations"):
+            if row["seed"] is None:
+                of_variant = {name: row[name] for name in ("ablation", "variant", "against")}
+                variant = found.setdefault((row["ablation"], row["variant"]), {**of_variant, "scores": {}})
+                variant["scores"][row["task"]] = row
+        return list(found.values())
+
     # ---- tables --------------------------------------------------------------------------------------------------
 
     def versions(self, table: str) -> DataVersions:

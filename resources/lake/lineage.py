@@ -72,6 +72,10 @@ MADE_FROM: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "embedding": (*_FILM, "titles.language", "clip_labels.start_s", "clip_labels.end_s"),
     },
     "probe_metrics": dict.fromkeys(("value", "ci_low", "ci_high"), (*_MEASURED, "clip_embeddings.embedding")),
+    "ablations": dict.fromkeys(
+        ("value", "ci_low", "ci_high", "difference", "difference_low", "difference_high"),
+        (*_LABELS, *_MODALITIES, "global_embeddings.embedding", "titles.genres"),
+    ),
     "probes": dict.fromkeys(
         ("weights", "bias", "average_precision", "ci_low", "ci_high", "calibration_error"), (*_LABELS, *_IN_CONTEXT)
     ),

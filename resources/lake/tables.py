@@ -386,6 +386,58 @@ TABLES: Mapping[str, Table] = {
             Column("note", "string", "Why there is no number.", nullable=True),
         ),
         _table(
+            "ablations",
+            "What each part of the encoder's recipe is worth: every variant differs in one thing from the one that it "
+            "is compared with. Made on request, for all variants at once.",
+            (),
+            ("ablation", "variant", "task", "seed"),
+            Column(
+                "ablation",
+                "string",
+                "What is varied: modalities (concatenated, without an encoder), modalities_in_context, context, "
+                "title_token, fusion, mask_ratio, optimizer, depth or window.",
+            ),
+            Column("variant", "string", "The value that it has, such as audio+text, clip_alone or 0.4."),
+            Column(
+                "against",
+                "string",
+                "The variant that it is compared with; null: it is the one that others are compared with.",
+                nullable=True,
+            ),
+            Column(
+                "task",
+                "string",
+                "A task of probe_metrics; or masked_shots: how well shots that are hidden are foretold in titles that "
+                "were not trained on.",
+            ),
+            Column("metric", "string", "The task's metric; of masked_shots the skill over the best without a model."),
+            Column(
+                "seed",
+                "int32",
+                "Of the encoder's training; null: all seeds together, or nothing was trained.",
+                nullable=True,
+            ),
+            Column("steps", "int32", "Steps that each encoder was trained for; null: nothing was.", nullable=True),
+            Column("value", "float64", "The score, the mean over seeds; null: see note.", nullable=True),
+            Column(
+                "ci_low",
+                "float64",
+                "Lower end of its 95 % interval, bootstrapped over titles and seeds.",
+                nullable=True,
+            ),
+            Column("ci_high", "float64", "Upper end.", nullable=True),
+            Column(
+                "difference", "float64", "The score less that of `against`, on the same clips and seeds.", nullable=True
+            ),
+            Column(
+                "difference_low", "float64", "Lower end of its 95 % interval, title by title and seed.", nullable=True
+            ),
+            Column("difference_high", "float64", "Upper end.", nullable=True),
+            Column("n_clips", "int32", "Labelled clips used; null for masked_shots.", nullable=True),
+            Column("n_titles", "int32", "Titles that the score is of."),
+            Column("note", "string", "Why there is no number.", nullable=True),
+        ),
+        _table(
             "scenes",
             "A title's shots grouped into scenes, without labels: runs of shots that belong together.",
             (TITLE,),

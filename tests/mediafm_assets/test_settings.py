@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from mediafm_assets.settings import (
+    AblationBudget,
     ConfigurationError,
     EncoderConfig,
     Environment,
@@ -76,6 +77,8 @@ def test_all_wrong_variables_are_named_at_once_and_no_other_is_quoted() -> None:
         (Fusion, {"kind": "sum"}),
         (HighlightLength, {"length_s": 0}),
         (EncoderConfig, {"preset": "huge"}),
+        (AblationBudget, {"seeds": 0}),
+        (AblationBudget, {"steps": 0}),
     ],
 )
 def test_a_resource_refuses_values_out_of_range(resource: Any, values: dict[str, Any]) -> None:

@@ -101,3 +101,17 @@ def test_a_chart_of_probes_has_a_panel_for_each_task(tasks: int) -> None:
     chart = opened(pictures.probe_chart(scores, {"task_0": [("a", 0.5), ("b", 0.6)]}))
     assert chart.mode == "RGBA"
     assert np.asarray(chart)[0, 0, 3] == 0, "the page shines through"
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 6])
+def test_charts_of_ablations_stay_small_whatever_has_a_score(tasks: int) -> None:
+    named = [("modalities", "audio+text"), ("context", "in_context"), *(("depth", str(n)) for n in range(20))]
+    numbers = {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n_clips": 30}
+    differences = {"difference": -0.1, "difference_low": -0.2, "difference_high": 0.1}
+    rows = [
+        {"ablation": ablation, "variant": variant, "task": f"task_{task}", **numbers, **differences}
+        for ablation, variant in named
+        for task in range(tasks)
+    ]
+    opened(pictures.ablation_chart([*rows, {**rows[0], "value": None}] if rows else []))
+    opened(pictures.difference_chart(rows))

@@ -77,22 +77,22 @@ def title_row(name: str) -> dict[str, Any]:
     }
 
 
-def write_encoder(lake: DeltaLake, version: str = ENCODER, titles: int = 1) -> None:
-    """An encoder of the named resources' space, as if trained on so many titles, and in use."""
+def write_encoder(lake: DeltaLake, version: str = ENCODER, titles: int = 1, space: str = ENCODER_SPACE) -> None:
+    """An encoder, of the named resources' space by default, as if trained on so many titles, and in use."""
     row = {
         "name": "weight",
         "dtype": "F32",
         "shape": [1],
         "data": b"\0\0\0\0",
         "sha256": "df" * 32,
-        "space": ENCODER_SPACE,
+        "space": space,
         "config": json.dumps({"model": {}, "titles": titles}),
         "metrics": json.dumps({"warning": None}),
         "created_at": LONG_AGO,
     }
     lake.write("encoder", {"encoder_version": version}, pl.DataFrame([row]), "1" * 32)
     decided = {"promoted": True, "previous": None, "decided_at": LONG_AGO, "by": "gate", "why": "", "comparison": "[]"}
-    decision = {"encoder_version": version, "space": ENCODER_SPACE, **decided}
+    decision = {"encoder_version": version, "space": space, **decided}
     lake.append("encoder_promotions", pl.DataFrame([decision], schema_overrides={"previous": pl.String}))
 
 
