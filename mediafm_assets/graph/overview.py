@@ -144,7 +144,7 @@ def freshness_asset(stages: Stages, resources: Mapping[str, Any]) -> dg.AssetsDe
                 description=f"{TABLES[FRESHNESS].description} Materialise it to look at once, with what is "
                 "made next and what that takes; `mediafm status --why` and `mediafm plan` say the same.",
                 metadata={
-                    "dagster/code_references": code_references(look, FRESHNESS, FRESHNESS),
+                    "dagster/code_references": code_references(look, FRESHNESS),
                     **table_metadata(FRESHNESS, resources["lake"]),
                 },
             )

@@ -36,7 +36,7 @@ def asset_specs(stage: Stage, stages: Stages, resources: Mapping[str, Any]) -> I
             kinds={*stage.kinds, *(["deltalake"] if delta else [])},
             tags={"made_for_each": stage.scope},
             metadata={
-                "dagster/code_references": code_references(stage.compute, stage.name, table),
+                "dagster/code_references": code_references(stage.compute, table),
                 **(table_metadata(table, resources["lake"]) if delta else {}),
             },
             partitions_def=partitions,
@@ -55,12 +55,12 @@ def table_metadata(table: str, lake: DeltaLake) -> dict[str, Any]:
     }
 
 
-def code_references(made_by: Callable[..., Any], name: str, table: str) -> dg.CodeReferencesMetadataValue:
+def code_references(made_by: Callable[..., Any], table: str) -> dg.CodeReferencesMetadataValue:
     """Where the asset's function stands, and its section of docs/tables.md: the UI opens both."""
     code = made_by.__code__
-    places = [(code.co_filename, code.co_firstlineno, f"{name}: how it is made")]
+    places = [(code.co_filename, code.co_firstlineno, "its code")]
     if table in documented():
-        places.append((str(DOCUMENTATION), documented()[table], f"docs/tables.md: {table}"))
+        places.append((str(DOCUMENTATION), documented()[table], "its documentation"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # code references are a beta of the pinned Dagster
         return dg.CodeReferencesMetadataValue(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from resources.lake.lineage import MADE_FROM
 from resources.lake.tables import TABLES, TRACK_FIELDS, TRACKS, Column
 
 if TYPE_CHECKING:
@@ -71,8 +72,13 @@ def defaults(table: str) -> "list[pl.Expr]":
 
 
 def column_schema(table: str) -> "dg.TableSchema":
-    """The columns of the table as the Dagster UI shows them."""
+    """The columns of the table as the Dagster UI shows them. It has no place for their lineage, so each says itself
+    what it is made from."""
     import dagster as dg
+
+    def description(column: Column) -> str:
+        sources = MADE_FROM.get(table, {}).get(column.name, ())
+        return column.description + (f" From {', '.join(f'`{source}`' for source in sources)}." if sources else "")
 
     def constraints(column: Column) -> list[str]:
         lengths = [f"{column.length} numbers"] if column.length else []
@@ -83,7 +89,7 @@ def column_schema(table: str) -> "dg.TableSchema":
             dg.TableColumn(
                 column.name,
                 column.type,
-                column.description,
+                description(column),
                 constraints=dg.TableColumnConstraints(nullable=column.nullable, other=constraints(column)),
             )
             for column in TABLES[table].columns

@@ -61,6 +61,15 @@ def test_the_vectors_of_every_table_have_a_lineage() -> None:
     ] == []
 
 
+def test_a_column_says_what_it_is_made_from_since_dagsters_page_has_no_place_for_its_lineage() -> None:
+    columns = {column.name: column for column in SPECS["fused_embeddings"].metadata["dagster/column_schema"].columns}
+    assert columns["start_s"].description.endswith(" From `shots.start_s`.")
+    assert columns["embedding"].description.endswith(
+        " From `video_embeddings.embedding`, `audio_embeddings.embedding`, `text_embeddings.embedding`."
+    )
+    assert "From" not in columns["data_version"].description
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32))
 def test_a_number_is_shown_in_four_digits_near_to_what_it_is(number: float) -> None:
     shown = rounded(np.float32(number))
