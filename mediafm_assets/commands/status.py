@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from mediafm_assets.graph.freshness import STATES, look, root_of
+from mediafm_assets.graph.freshness import STATES, by_reason, look, some_of
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import ConfigurationError, resources
 from mediafm_assets.stages import all_stages
@@ -14,8 +14,6 @@ from resources.errors import BadInput, one_line, printable
 if TYPE_CHECKING:
     import polars as pl
 
-NAMED = 3
-"""Titles that are named of those with the same reason."""
 WORSE = {"fresh": 0, "waiting": 1, "missing": 2, "stale": 2, "failed": 3}
 """A title is what its worst table is."""
 
@@ -70,23 +68,10 @@ def summary(rows: "pl.DataFrame") -> str:
 
 def reasons(rows: "pl.DataFrame") -> str:
     """Each reason once, with the tables and titles that it holds of, what failed first."""
-    import polars as pl
-
-    order = ("failed", "stale", "missing", "waiting")
-    roots = {reason: root_of(reason) for reason in rows["reason"].unique()}
-    grouped = (
-        rows.filter(pl.col("state") != "fresh")
-        .with_columns(pl.col("reason").replace_strict(roots))
-        .group_by("state", "reason", "title_id", maintain_order=True)
-        .agg("table")
-        .group_by("state", "reason", "table", maintain_order=True)
-        .agg("title_id")
-    )
     lines = []
-    for row in sorted(grouped.iter_rows(named=True), key=lambda row: order.index(row["state"])):
-        titles = [printable(title) for title in row["title_id"] if title]
-        more = f" and {len(titles) - NAMED} more" if len(titles) > NAMED else ""
-        named = f" of {', '.join(titles[:NAMED])}{more}" if titles else ""
+    for row in by_reason(rows).iter_rows(named=True):
+        titles = some_of([printable(title) for title in row["title_id"] if title])
+        named = f" of {titles}" if titles else ""
         lines.append(f"{row['state']}: {', '.join(row['table'])}{named}: {one_line(row['reason'])}")
     return "\n".join(lines)
 

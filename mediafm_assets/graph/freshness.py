@@ -8,7 +8,7 @@ each row keeps that from when it was last seen fresh, and what differs from it n
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 FRESHNESS = "freshness"
 ROWS_AT_ONCE = 5000
 """As Python's objects, which take ten times the memory."""
+NAMED = 3
+"""Titles or tables that are named of those with the same reason."""
 STATES = ("fresh", "stale", "missing", "failed", "waiting")
 BETWEEN = "its {} are {}: "
 """What stands between a table and the reason why what it is made from is not fresh."""
@@ -392,6 +394,32 @@ def waiting_for_approval(verdict: Verdict) -> Verdict:
 def root_of(reason: str) -> str:
     """The reason without what lies between the table and it."""
     return re.sub("^" + BETWEEN.format("[a-z_]+", f"(?:{'|'.join(STATES)})"), "", reason)
+
+
+def by_reason(rows: "pl.DataFrame") -> "pl.DataFrame":
+    """Each reason once, of the rows that are not fresh, with the tables and titles that it holds of, what failed first.
+
+    A row (state, reason, table, title_id) for each reason, of which the last two are lists.
+    """
+    import polars as pl
+
+    order = ("failed", "stale", "missing", "waiting")
+    roots = {reason: root_of(reason) for reason in rows["reason"].unique()}
+    return (
+        rows.filter(pl.col("state") != "fresh")
+        .with_columns(pl.col("reason").replace_strict(roots))
+        .group_by("state", "reason", "title_id", maintain_order=True)
+        .agg("table")
+        .group_by("state", "reason", "table", maintain_order=True)
+        .agg("title_id")
+        .sort(pl.col("state").replace_strict(order, range(len(order))), maintain_order=True)
+    )
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Such as "a, b, c and 5 more"."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 # ---- the table -----------------------------------------------------------------------------------------------------
