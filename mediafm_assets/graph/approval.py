@@ -38,7 +38,8 @@ SAMPLED = 500
 class Change:
     """Another configuration than the one in force.
 
-    tables: those that it changes, and what is made from them.
+    changed: the tables whose own configuration or code it is.
+    made_from: the tables that are made from these.
     titles: those that are stored in the configuration in force, and would be made again.
     of:     how many titles there are.
     """
@@ -46,7 +47,8 @@ class Change:
     catalogue: Catalogue
     drops: Mapping[str, str]
     configuration: str
-    tables: Sequence[str]
+    changed: Sequence[str]
+    made_from: Sequence[str]
     titles: frozenset[str]
     of: int
 
@@ -71,9 +73,10 @@ class Change:
 
     def sentence(self) -> str:
         """What waits and what it takes, for people."""
+        others = f", from which {', '.join(self.made_from)} are made" if self.made_from else ""
         return (
             f"{len(self.titles)} of {self.of} titles would be made again, since the configuration or code of "
-            f"{', '.join(self.tables)} has changed ({self.configuration[:12]}). {self.total.sentence()}."
+            f"{', '.join(self.changed)} has changed{others} ({self.configuration[:12]}). {self.total.sentence()}."
         )
 
 
@@ -101,19 +104,22 @@ def change(catalogue: Catalogue, drops: Mapping[str, str]) -> Change | None:
     if len(rows):
         in_force = json.loads(rows["tables"][-1])
         changed = {table for table, made in wanted.items() if in_force.get(table, made) != made}
-    affected: list[str] = []
+    begin: list[str] = []
+    follow: list[str] = []
     for table in stages.title_tables:
-        inputs = set(stages.recipe[table].inputs)
         # Without a configuration in force, what waits for a training may be stale for another reason: it is left out.
-        begins = table in changed if len(rows) else table != ROOT and not _reads_whole(catalogue, table)
-        if begins or inputs & set(affected):
-            affected.append(table)
+        if table in changed if len(rows) else table != ROOT and not _reads_whole(catalogue, table):
+            begin.append(table)
+        elif set(stages.recipe[table].inputs) & {*begin, *follow}:
+            follow.append(table)
     registered = catalogue.titles_in(ROOT)
     as_dropped = [
         title for title in registered if drops.get(title, _known(catalogue, title)) == _known(catalogue, title)
     ]
-    stale = frozenset(title for title in as_dropped if any(_is_stale(catalogue, table, title) for table in affected))
-    return Change(catalogue, drops, configuration_version(wanted), affected, stale, len(registered))
+    stale = frozenset(
+        title for title in as_dropped if any(_is_stale(catalogue, table, title) for table in [*begin, *follow])
+    )
+    return Change(catalogue, drops, configuration_version(wanted), begin, follow, stale, len(registered))
 
 
 def _known(catalogue: Catalogue, title_id: str) -> str:

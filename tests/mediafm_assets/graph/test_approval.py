@@ -69,7 +69,7 @@ def test_a_change_waits_with_its_cost_and_a_click_lets_it_go_on(
         (event,) = told(waits)
         assert not event.passed
         assert event.description.startswith("6 of 6 titles would be made again")
-        assert "shots" in event.description
+        assert "since the configuration or code of shots has changed, from which shot_frames, " in event.description
         assert event.metadata["titles"].value == 6
         assert event.metadata["seconds"].value > 0
         again = tick(instance, waits.cursor)
