@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,19 @@ WEIGHTLESS = {  # quick, and of what most tests are about no part
     "MEDIAFM_AUDIO_ENCODER": "logmel",
     "MEDIAFM_TEXT_ENCODER": "hashed",
 }
+
+
+PATIENCE_S = 120
+"""For pages, on a busy machine."""
+
+
+def wait_for(ready: Callable[[], Any]) -> Any:
+    """What it returns, once that is something."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := ready()):
+        assert time.monotonic() < deadline, "that did not happen"
+        time.sleep(0.1)
+    return found
 
 
 @dataclass
@@ -126,3 +141,28 @@ def drop() -> Drop:
         return folder
 
     return land
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real browser."""
+    program, driver_program = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver_program is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver")
+    from selenium.webdriver import Chrome
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"):
+        options.add_argument(f"--{flag}")
+    options.add_argument("--disable-background-networking")
+    options.add_argument("--disable-component-update")
+    options.add_argument("--disable-dev-shm-usage")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.binary_location = program
+    driver = Chrome(options=options, service=Service(executable_path=driver_program))
+    driver.set_page_load_timeout(PATIENCE_S)
+    yield driver
+    driver.quit()

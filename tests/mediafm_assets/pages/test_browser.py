@@ -1,42 +1,14 @@
 """The pages in a real browser, as people use them: by mouse, keyboard and screen reader, on a desk and on a phone."""
 
-import shutil
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.mediafm_assets.conftest import wait_for
 from tests.mediafm_assets.pages.conftest import Site
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="Chromium is not installed: apt-get install chromium chromium-driver"
-)
 DESK, PHONE = 1280, 390
-PATIENCE_S = 60
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium.webdriver import Chrome
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"):
-        options.add_argument(f"--{flag}")
-    options.add_argument("--disable-background-networking")
-    options.add_argument("--disable-component-update")
-    options.add_argument("--disable-dev-shm-usage")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    options.binary_location = str(CHROMIUM)
-    driver = Chrome(options=options, service=Service(executable_path=str(DRIVER)))
-    driver.set_page_load_timeout(PATIENCE_S)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
@@ -50,14 +22,6 @@ def browser(chromium: Any) -> Any:
 def resize(browser: Any, width: int) -> None:
     metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width == PHONE}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def wait_for(ready: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := ready()):
-        assert time.monotonic() < deadline, "that did not happen"
-        time.sleep(0.1)
-    return found
 
 
 def find(browser: Any, css: str) -> Any:
