@@ -1,4 +1,5 @@
-"""The real webserver and daemon: a dropped title is taken up with no hand moved, and nothing else is."""
+"""The real webserver and daemon: a dropped title is taken up with no hand moved, and nothing else is; a change of
+configuration waits for a click in a real browser."""
 
 import contextlib
 import json
@@ -129,3 +130,34 @@ def test_a_dropped_title_gets_contextual_embeddings_and_nothing_else_is_touched(
         ' latestMaterializationByPartition(partitions: ["zz-dropped"]) { partition } } } }',
     )["assetNodeOrError"]["latestMaterializationByPartition"]
     assert [event["partition"] for event in materialised] == ["zz-dropped"]
+
+
+@pytest.fixture
+def another_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDIAFM_DETECTOR", "adaptive")
+
+
+@pytest.mark.usefixtures("another_detector")
+@pytest.mark.timeout(4 * PATIENCE_S)
+def test_a_click_approves_of_a_change_of_configuration(places: Places, chromium: Any, ui: int) -> None:
+    def said() -> str:
+        return str(chromium.execute_script("return document.body.innerText"))
+
+    before = {run["runId"] for run in runs(ui)}
+    chromium.get(f"http://127.0.0.1:{ui}/assets/approval?view=checks")
+    wait_for("the check's sentence", lambda: "6 of 6 titles would be made again" in said())
+    buttons = "//button[normalize-space(.)='Materialize'][not(@disabled)]"
+    (button,) = wait_for("the button", lambda: chromium.find_elements("xpath", buttons))
+    assert {run["runId"] for run in runs(ui)} == before, "nothing is begun before"
+    button.click()
+    clicked = time.monotonic()
+    wait_for("the approval", lambda: len(places.lake.read_whole("approvals")) == 2)
+    print(f"approved {time.monotonic() - clicked:.0f} s after the click")
+    assert places.lake.read_whole("approvals").sort("decided_at")["why"][-1] == "approved in the UI"
+    wait_for("the check's word that nothing waits", lambda: "nothing waits for an approval" in said())
+
+    def making_shots() -> bool:
+        new = [run for run in runs(ui) if run["runId"] not in before]
+        return any({"path": ["shots"]} in run["assetSelection"] for run in new)
+
+    wait_for("the titles' run", making_shots)
