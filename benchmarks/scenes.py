@@ -158,12 +158,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--landing", type=Path, default=Path("data/landing"))
     parser.add_argument("--lake", default="data/lake")
-    parser.add_argument("--synthetic", type=int, default=8, help="titles")
+    parser.add_argument("--synthetic", type=int, default=8, help="titles; 0 for none")
     given = parser.parse_args()
     print("The demo, odd titles:", end=" ")
     report(demo(given.landing, given.lake))
-    print("\nThe synthetic catalogue, odd titles:", end=" ")
-    report(synthetic(given.synthetic))
+    if given.synthetic:
+        print("\nThe synthetic catalogue, odd titles:", end=" ")
+        report(synthetic(given.synthetic))
 
 
 if __name__ == "__main__":
