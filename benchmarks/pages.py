@@ -86,17 +86,19 @@ def write(lake: DeltaLake, titles: int, shots: int) -> None:
             has_audio=pl.lit(True),
             extra=pl.lit("{}"),
             drop_fingerprint=pl.lit("f"),
+            live=pl.lit(False),
+            media_parts=pl.lit(None),
         )
         vectors = fuse({"video": (video, present), "audio": (audio, present), "text": (text, present)})
         by_table = {
             "shots": pl.DataFrame({**spans, **frames}).with_columns(
-                end_frame=pl.col("start_frame") + int(25 * SHOT_S), detector=pl.lit("hand")
+                end_frame=pl.col("start_frame") + int(25 * SHOT_S), detector=pl.lit("hand"), mark=pl.lit(None)
             ),
             "shot_frames": pl.DataFrame({**shot, "frame_index": frames["start_frame"], "time_s": start}).with_columns(
                 pl.Series("jpeg", [random.bytes(JPEG_BYTES) for _ in range(n)])
             ),
             "text_embeddings": pl.DataFrame({**shot, "embedding": list(text), "text": texts}).with_columns(
-                present=pl.lit(True), encoder=pl.lit(encoder), track=pl.lit("film.en.srt")
+                present=pl.lit(True), encoder=pl.lit(encoder), track=pl.lit("film.en.srt"), input_hash=pl.lit(None)
             ),
             "fused_embeddings": pl.DataFrame({**spans, "embedding": list(vectors)}).with_columns(
                 has_video=pl.lit(True), has_audio=pl.lit(True), has_text=pl.lit(True), space=pl.lit(space)

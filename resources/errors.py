@@ -39,6 +39,10 @@ class BadInput(Exception):
         super().__init__(one_line(sentence))
 
 
+class NotYet(BadInput):
+    """What is there of a live title is too little; nothing is wrong."""
+
+
 class Unavailable(Exception):
     """Something that the work needs (a key, a checkpoint, a device, a service) is missing, or not as it is configured.
 

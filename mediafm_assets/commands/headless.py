@@ -201,6 +201,8 @@ def registered_drops(work: Driver, only: Sequence[str]) -> list[Drop]:
             work.failures.append(f"{problem.title_id}: landing: {problem.reason}")
     for problem in found.waiting:
         print(f"{problem.title_id}: left alone: {problem.reason}", flush=True)
+    for problem in found.stopped:
+        print(f"{problem.title_id}: {problem.reason}", flush=True)
     seen = {drop.title_id for drop in found.drops} | {item.title_id for item in (*found.problems, *found.waiting)}
     work.failures += [f"{title}: landing: there is no such drop in {work.landing.uri}" for title in set(only) - seen]
     work.instance.add_dynamic_partitions("titles", [drop.title_id for drop in drops])

@@ -41,7 +41,11 @@ def labelled_clips(catalogue: Catalogue) -> list[Clip]:
 
 
 def with_titles(catalogue: Catalogue, labels: "pl.DataFrame") -> list[Clip]:
-    titles = catalogue.lake.scan("titles").select("title_id", "media_sha256", "language").collect()
+    """Of a title that is live the film is not known yet: what is asked of it is asked when it is over."""
+    import polars as pl
+
+    known = pl.when(~pl.col("live")).then("media_sha256").alias("media_sha256")
+    titles = catalogue.lake.scan("titles").select("title_id", known, "language").collect()
     spans = labels.select("title_id", "start_s", "end_s").unique().join(titles, on="title_id", how="left")
     rows = spans.sort("title_id", "start_s", "end_s").iter_rows()
     return [Clip(title, start, end, sha256 or "", language) for title, start, end, sha256, language in rows]
@@ -153,7 +157,7 @@ def cuts_of(run: CatalogueRun, title_id: str, todo: Mapping[str, Sequence[Clip]]
     left = {(clip.start_s, clip.end_s): clip for clips in todo.values() for clip in clips}
 
     def cuts(folder: Path) -> Cuts:
-        with run.landing.local(drop, drop.media) as film:
+        with run.landing.media(drop) as film:
             why = "no picture of the film lies in it"
             try:
                 for span, file in cut_clips(film, list(left), folder, title["language"]):

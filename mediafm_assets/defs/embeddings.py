@@ -1,16 +1,18 @@
 """One embedding per shot and modality, one per title, and the fused vector of each shot."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mediafm_assets.defs.ingest import cues_of, registered_drop
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
-from mediafm_assets.graph.versions import Catalogue, title_text
+from mediafm_assets.graph.versions import Catalogue, digest, title_text
 from model.modalities import MODALITIES, WIDTHS
 from resources.encoders import AudioEncoder, TextEncoder, VideoEncoder
-from resources.lake import vectors
+from resources.lake import PartitionMissing, vectors
 from resources.timed_text import choose_track
 
 if TYPE_CHECKING:
@@ -18,18 +20,63 @@ if TYPE_CHECKING:
 
     from mediafm_assets.graph.materialise import Rows
 
+Content = TypeVar("Content")
 
-def embedding_rows(modality: str, vectors: "Sequence[np.ndarray | None]", encoder: str) -> "dict[str, Any]":
-    """Columns of an embedding table; a shot without the modality is a zero vector whose `present` is false."""
+
+def embedding_columns(
+    run: TitleRun,
+    title_id: str,
+    modality: str,
+    space: str,
+    shots: "Iterable[tuple[str, Content] | None]",
+    embed: "Callable[[Iterator[Content]], Iterable[np.ndarray | None]]",
+) -> dict[str, Any]:
+    """Columns of an embedding table. Only what is not stored is embedded: so of a film that grows what is new, and of a
+    subtitle that is corrected the words that are others.
+
+    shots: what is embedded of each, with its hash; None for one without the modality, which gets a zero vector whose
+    `present` is false. embed: gives the vectors of some in their order, in that space.
+    """
     import numpy as np
 
+    table = f"{modality}_embeddings"
+    stored: dict[str, np.ndarray] = {}
+    if table not in run.forced:
+        with suppress(PartitionMissing):
+            rows = run.read(table, title_id)
+            stored = dict(zip(rows["input_hash"], vectors(rows), strict=True))
+    made: list[np.ndarray | None] = []
+    hashes: list[str | None] = []
+    new: list[int] = []
+
+    def not_stored() -> "Iterator[Content]":
+        for place, shot in enumerate(shots):
+            told = shot and digest(run.catalogue.stages.recipe[table].code, space, shot[0])
+            hashes.append(told)
+            made.append(stored.get(told) if told else None)
+            if shot and made[-1] is None:
+                new.append(place)
+                yield shot[1]
+
+    for number, vector in enumerate(embed(not_stored())):
+        made[new[number]] = vector
     absent = np.zeros(dict(WIDTHS)[modality], dtype=np.float32)
     return {
-        "shot_index": range(len(vectors)),
-        "embedding": [absent if vector is None else vector for vector in vectors],
-        "present": [vector is not None for vector in vectors],
-        "encoder": [encoder] * len(vectors),
+        "shot_index": range(len(made)),
+        "embedding": [absent if vector is None else vector for vector in made],
+        "present": [vector is not None for vector in made],
+        "encoder": [space] * len(made),
+        "input_hash": [None if vector is None else told for vector, told in zip(made, hashes, strict=True)],
     }
+
+
+def hash_of(*content: Any) -> str:
+    """128 bits over bytes, or an array's numbers, as hex; the pieces' lengths count."""
+    whole = hashlib.blake2b(digest_size=16)
+    for piece in content:
+        whole.update(b"%d:" % len(piece))
+        whole.update(piece)
+    return whole.hexdigest()
 
 
 def embedded(run: TitleRun, encoder: TextEncoder, texts: Sequence[str]) -> "np.ndarray":
@@ -50,12 +97,9 @@ def video_embeddings(run: TitleRun, title_id: str) -> "Rows":
     encoder: VideoEncoder = run.resources.video_encoder
     frames = run.read("shot_frames", title_id)
     shots = frames.group_by("shot_index", maintain_order=True).agg(pl.col("jpeg").drop_nulls())["jpeg"]
-    seen = [shot for shot, jpegs in enumerate(shots) if len(jpegs)]
-    made: list[np.ndarray | None] = [None] * len(shots)
-    for shot, vector in zip(seen, encoder.embed(shots[shot].to_list() for shot in seen), strict=True):
-        made[shot] = vector
-    rows = pl.DataFrame(embedding_rows("video", made, encoder.space()))
-    if seen:
+    seen = ((hash_of(*jpegs), jpegs.to_list()) if len(jpegs) else None for jpegs in shots)
+    rows = pl.DataFrame(embedding_columns(run, title_id, "video", encoder.space(), seen, encoder.embed))
+    if rows["present"].any():
         likeness = "how like each shot is to each other; bright is alike, the title runs right and down"
         run.draw("self_similarity", likeness, lambda: self_similarity(vectors(rows)))
     yield "video_embeddings", rows
@@ -71,15 +115,17 @@ def audio_embeddings(run: TitleRun, title_id: str) -> "Rows":
     encoder: AudioEncoder = run.resources.audio_encoder
     drop, title = registered_drop(run, title_id)
     spans = run.read("shots", title_id).select("start_s", "end_s").rows()
-    made: list[np.ndarray | None] = [None] * len(spans)
-    if title["has_audio"]:
-        with run.landing.local(drop, drop.media) as film:
-            shots = shot_audio(film, spans, language=title["language"])
-            sound = Sound(spans)
-            made = list(encoder.embed(sound.listen(shots) if run.may_draw() else shots))
-        if sound.heard:
-            run.draw("sound", "frequencies over time, low ones below; the shots beneath in two greys", sound.strip)
-    yield "audio_embeddings", pl.DataFrame(embedding_rows("audio", made, encoder.space()))
+    sound = Sound(spans)
+    with ExitStack() as held:
+        heard: Iterable[tuple[str, np.ndarray] | None] = [None] * len(spans)
+        if title["has_audio"]:
+            film = held.enter_context(run.landing.media(drop))
+            shots: Iterable[np.ndarray] = shot_audio(film, spans, language=title["language"])
+            heard = ((hash_of(samples), samples) for samples in (sound.listen(shots) if run.may_draw() else shots))
+        columns = embedding_columns(run, title_id, "audio", encoder.space(), heard, encoder.embed)
+    if sound.heard:
+        run.draw("sound", "frequencies over time, low ones below; the shots beneath in two greys", sound.strip)
+    yield "audio_embeddings", pl.DataFrame(columns)
 
 
 def text_embeddings(run: TitleRun, title_id: str) -> "Rows":
@@ -92,17 +138,16 @@ def text_embeddings(run: TitleRun, title_id: str) -> "Rows":
     spans = run.read("shots", title_id).select("start_s", "end_s").rows()
     track, cues = cues_of(run, title_id)
     texts = align(cues, spans)
-    spoken = [shot for shot, text in enumerate(texts) if text.strip()]
-    made: list[np.ndarray | None] = [None] * len(spans)
-    if spoken:
-        for shot, vector in zip(spoken, embedded(run, encoder, [texts[shot] for shot in spoken]), strict=True):
-            made[shot] = vector
-    run.notes.update(track=track.name if track else "none", shots_with_text=len(spoken))
+    spoken = [(hash_of(text.encode()), text) if text.strip() else None for text in texts]
+
+    def embed(some: Iterator[str]) -> "Iterable[np.ndarray]":
+        new = list(some)
+        return embedded(run, encoder, new) if new else ()
+
+    columns = embedding_columns(run, title_id, "text", encoder.space(), spoken, embed)
+    run.notes.update(track=track.name if track else "none", shots_with_text=sum(columns["present"]))
     track_name = [track.name if track else None] * len(spans)
-    yield (
-        "text_embeddings",
-        pl.DataFrame({**embedding_rows("text", made, encoder.space()), "text": texts, "track": track_name}),
-    )
+    yield "text_embeddings", pl.DataFrame({**columns, "text": texts, "track": track_name})
 
 
 def texts_of_shots(catalogue: Catalogue, title_id: str) -> tuple[Sequence[str], bool]:

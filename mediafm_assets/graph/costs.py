@@ -100,8 +100,9 @@ def spent(notes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def film_seconds(catalogue: Catalogue, title_id: str | None) -> float | None:
-    """How long the film is; without a title, all films together. None while that is not known."""
+    """How long the film is; without a title, all films together. None while that is not known, and of a title that is
+    live, of whose film only the end is new."""
     if title_id is None:
         return float(catalogue.lake.read_whole("titles")["duration_s"].sum())
     row = catalogue.title(title_id)
-    return row["duration_s"] if row else None
+    return row["duration_s"] if row and not row["live"] else None

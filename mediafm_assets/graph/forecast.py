@@ -204,7 +204,7 @@ def _declared_length(catalogue: Catalogue, title_id: str) -> float | None:
     landing = catalogue.resources["landing"]
     try:
         drop = landing.drop(title_id)
-        with landing.local(drop, drop.media) as film:
+        with landing.media(drop) as film:
             return probe(film).duration_s
     except BadInput:
         return None

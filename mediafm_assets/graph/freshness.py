@@ -171,7 +171,8 @@ class Look:
     def rows(self) -> Iterator[Row]:
         self.catalogue.read_all_titles()
         registered = {title for (title,) in self.catalogue.stored_in(ROOT)}
-        for title_id in sorted(registered | self.drops.keys() | self.unusable.keys() | self.catalogue.failures.keys()):
+        unfinished = self.catalogue.unfinished.keys()
+        for title_id in sorted(registered | self.drops.keys() | self.unusable.keys() | unfinished):
             yield from self.title(title_id)
         for stage in self.catalogue.stages.of_scope("catalogue"):
             for table in stage.tables:
@@ -269,9 +270,9 @@ class Look:
             return self.unusable[title_id]
         if catalogue.is_fresh(table, title_id) and not touched and not inputs:
             return FRESH
-        failure = catalogue.failures.get(title_id)
+        failure = catalogue.unfinished.get(title_id)
         if failure and table in later_tables(catalogue.stages, failure["stage"]):
-            return Verdict("failed", f"{failure['stage']}: {failure['reason']}")
+            return Verdict("waiting" if failure["waits"] else "failed", f"{failure['stage']}: {failure['reason']}")
         if catalogue.title(title_id) is None:
             return self.unregistered(table, title_id)
         if waits := self.waits[table]:

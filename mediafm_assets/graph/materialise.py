@@ -24,7 +24,7 @@ from mediafm_assets.graph.specs import CONTRACT, asset_specs, contract_spec
 from mediafm_assets.graph.stage import ROOT, Stage, Stages
 from mediafm_assets.graph.versions import Catalogue
 from model.modalities import MODALITIES
-from resources.errors import BadInput, Unavailable, one_line
+from resources.errors import BadInput, NotYet, Unavailable, one_line
 from resources.lake import TABLES, ContractError, DeltaLake, violations
 from resources.landing import LandingZone
 
@@ -55,6 +55,7 @@ class TitleRun:
     failures: a sentence for each title that failed.
     broken:   for each table what broke its contract.
     pictures: what a stage draws for its first table's metadata; emptied before each.
+    forced:   tables that are made again though they are fresh, and whole.
     last:     whether the title in hand is the run's last one.
     drawn_s:  seconds that pictures took.
     """
@@ -66,6 +67,7 @@ class TitleRun:
     failures: dict[str, str] = field(default_factory=dict)
     broken: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     pictures: dict[str, dg.MarkdownMetadataValue] = field(default_factory=dict)
+    forced: Set[str] = frozenset()
     last: bool = True
     drawn_s: float = 0.0
     began: float = field(default_factory=time.monotonic)
@@ -140,7 +142,7 @@ def make_titles(context: dg.AssetExecutionContext, catalogue: Catalogue, stages:
     missing = preflight(catalogue.resources)
     if missing and stages[0].name == ROOT:
         raise dg.Failure(f"titles: {' '.join(missing)}", allow_retries=False)
-    run = TitleRun(context.resources, catalogue)
+    run = TitleRun(context.resources, catalogue, forced=forced_tables(context))
     books, history = Books(catalogue, context.run.run_id, "title", run.notes), History(catalogue)
     try:
         for title_id in context.partition_keys:
@@ -190,6 +192,9 @@ def make_title(
         for stage in stages:
             at = stage
             make(context, run, books, stage, title_id)
+    except NotYet as wait:
+        context.log.info(sentence(title_id, at.name, str(wait)))
+        remember_failure(context, run, at.name, title_id, str(wait), waits=True)
     except Exception as error:
         reason = sentence(title_id, at.name, explain(error))
         context.log.error(reason, exc_info=None if isinstance(error, BadInput | Unavailable) else error)
@@ -200,7 +205,7 @@ def make_title(
         for event in failure_events(catalogue.stages, at.name, title_id, explain(error)):
             context.log_event(event)
     else:
-        if title_id in catalogue.failures:
+        if title_id in catalogue.unfinished:
             run.lake.delete("failures", {"title_id": title_id})
 
 
@@ -215,7 +220,7 @@ def make(context: dg.AssetExecutionContext, run: TitleRun, books: Books, stage: 
     run.notes.clear()
     run.pictures.clear()
     stale = stale_tables(run, stage, title_id)
-    if forced_tables(context) & set(stage.tables):
+    if run.forced & set(stage.tables):
         stale = list(stage.tables)
     if stale:
         with books.measured(stage, title_id, lambda table: run.catalogue.partition(table, title_id)):
@@ -315,20 +320,29 @@ def fingerprint_of(run: TitleRun, title_id: str) -> str:
         return ""
 
 
-def remember_failure(context: dg.AssetExecutionContext, run: TitleRun, stage: str, title_id: str, reason: str) -> None:
+def remember_failure(
+    context: dg.AssetExecutionContext, run: TitleRun, stage: str, title_id: str, reason: str, waits: bool = False
+) -> None:
     """Keep the failure in the lake: why, for people; what was read, so that nothing is tried again in a loop."""
     fingerprint = fingerprint_of(run, title_id)
-    write_failure(run.lake, run.catalogue, stage, title_id, fingerprint, reason, context.run.run_id)
+    write_failure(run.lake, run.catalogue, stage, title_id, fingerprint, reason, context.run.run_id, waits)
 
 
 def write_failure(
-    lake: DeltaLake, catalogue: Catalogue, stage: str, title_id: str, fingerprint: str, reason: str, run_id: str
+    lake: DeltaLake,
+    catalogue: Catalogue,
+    stage: str,
+    title_id: str,
+    fingerprint: str,
+    reason: str,
+    run_id: str,
+    waits: bool = False,
 ) -> None:
     """One title's row in `failures`."""
     import polars as pl
 
     attempt = catalogue.attempt(stage, title_id, fingerprint)
-    row = {"stage": stage, "reason": reason, "attempt": attempt, "run_id": run_id}
+    row = {"stage": stage, "reason": reason, "attempt": attempt, "run_id": run_id, "waits": waits}
     rows = pl.DataFrame([row]).with_columns(pl.lit(datetime.now(UTC)).alias("failed_at"))
     lake.write("failures", {"title_id": title_id}, rows, attempt)
 

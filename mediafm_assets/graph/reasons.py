@@ -91,7 +91,7 @@ def changed_files(drop: Drop, before: MadeFrom) -> list[str]:
 def _kind_of(name: str, drop: Drop) -> str:
     if name == "title.json":
         return ""
-    if name == drop.media:
+    if name == drop.media or name in {part.name for part in drop.parts}:
         return "film "
     return "subtitle " if any(track.name == name for track in drop.text_tracks) else "file "
 
@@ -104,7 +104,8 @@ def changed_parts(drop: Drop, row: Mapping[str, Any], before: MadeFrom) -> froze
     if before.keys() <= {"code"}:
         return frozenset(PARTS)
     found = set()
-    if drop.media != os.path.basename(row["media_uri"]) or before.get(drop.media) != drop.files[drop.media]:
+    film = {drop.media, *(part.name for part in drop.parts)}
+    if drop.media != os.path.basename(row["media_uri"]) or any(before.get(name) != drop.files[name] for name in film):
         found |= {"media", "sound"}
     tracks = [TextTrack(**track) for track in row["text_tracks"]]
     name, old_name = _track(drop.text_tracks, drop.language), _track(tracks, row["language"])

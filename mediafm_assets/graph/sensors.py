@@ -59,6 +59,7 @@ def seen_now(landing: LandingZone) -> tuple[dict[str, str], dict[str, str], list
     found = landing.look()
     drops = {drop.title_id: drop.drop_fingerprint for drop in found.drops}
     problems = [f"{problem.title_id}: landing: {problem.reason}" for problem in found.problems]
+    problems += [f"{stopped.title_id}: landing: {stopped.reason}" for stopped in found.stopped]
     labels = {}
     for task in tasks_partitions.get_partition_keys():
         try:

@@ -146,9 +146,14 @@ class Catalogue:
         return other
 
     @cached_property
-    def failures(self) -> Mapping[str, Mapping[str, Any]]:
+    def unfinished(self) -> Mapping[str, Mapping[str, Any]]:
         """The titles that could not be finished the last time, each with its row in `failures`."""
         return {row["title_id"]: row for row in self.lake.read_whole("failures").iter_rows(named=True)}
+
+    @cached_property
+    def failures(self) -> Mapping[str, Mapping[str, Any]]:
+        """Those of them with which something is wrong."""
+        return {title_id: row for title_id, row in self.unfinished.items() if not row["waits"]}
 
     def attempt(self, table: str, title_id: str, fingerprint: str) -> str:
         """What an attempt at the table reads: another one may succeed where this has changed."""
@@ -158,7 +163,7 @@ class Catalogue:
     def failed_before(self, title_id: str, fingerprint: str) -> bool:
         """Whether the title failed, and nothing that was read then has changed since: it is not tried again in a
         loop."""
-        failure = self.failures.get(title_id)
+        failure = self.unfinished.get(title_id)
         if failure is None or failure["stage"] not in self.stages.recipe:
             return False
         return bool(failure["attempt"] == self.attempt(failure["stage"], title_id, fingerprint))

@@ -69,13 +69,23 @@ ENCODED_BY = Column("encoder", "string", "The embedding space: model, weights an
 PRESENT = Column("present", "bool", "False where the shot has nothing of this modality; the vector is then all zeros.")
 
 
+INPUT_HASH = Column(
+    "input_hash",
+    "string",
+    "Hash of what was embedded, and how: what has the same is not embedded again. Null where there is nothing, or it "
+    "was made before this column was there.",
+    nullable=True,
+)
+
+
 REASON = Column("reason", "string", "Why there is nothing, in a sentence; else null.", nullable=True)
 TITLE_PARTS = ("contextual", *(name for name, _ in WIDTHS), "metadata")
 """What a title's vector is joined from, in this order."""
 
 
 def _modality(name: str, what: str) -> tuple[Column, ...]:
-    return (SHOT, Column("embedding", "list<float32>", what, length=dict(WIDTHS)[name]), PRESENT, ENCODED_BY)
+    embedding = Column("embedding", "list<float32>", what, length=dict(WIDTHS)[name])
+    return (SHOT, embedding, PRESENT, ENCODED_BY, INPUT_HASH)
 
 
 def _table(
@@ -102,7 +112,11 @@ TABLES: Mapping[str, Table] = {
             Column("language", "string", "Language of dialogue and of the timed text used (BCP 47).", nullable=True),
             Column("series_id", "string", "The series it belongs to; splits never cut through one.", nullable=True),
             Column("media_uri", "string", "Where the film lay when it was registered."),
-            Column("media_sha256", "string", "SHA-256 of the film's bytes."),
+            Column(
+                "media_sha256",
+                "string",
+                "SHA-256 of the film's bytes; while it is live, of the hashes of its parts.",
+            ),
             Column("duration_s", "float64", "Length in seconds."),
             Column(
                 "fps",
@@ -128,6 +142,16 @@ TABLES: Mapping[str, Table] = {
             Column("extra", "string", "Keys of title.json that this project does not know, as JSON."),
             Column("drop_fingerprint", "string", "Cheap fingerprint (names, sizes, times) of the drop as registered."),
             Column("landed_at", "timestamp", "When its title.json was written."),
+            Column(
+                "live", "bool", "Whether it still grows; its shots are those that are certain by now.", default=False
+            ),
+            Column(
+                "media_parts",
+                "string",
+                "Of a title that is or was live: what was taken of its film, in order, as JSON (file, bytes, SHA-256). "
+                "Several parts of one file are what it grew by; a file like the one before it is a repetition.",
+                nullable=True,
+            ),
         ),
         _table(
             "shots",
@@ -146,6 +170,14 @@ TABLES: Mapping[str, Table] = {
             ),
             Column("end_frame", "int64", "The frame after its last; null without a picture.", nullable=True),
             Column("detector", "string", "What found the cuts, with its parameters."),
+            Column(
+                "mark",
+                "string",
+                "While it is live, as JSON: by which code it was found, in what (`media_sha256`), and the key frame "
+                "from which the film is decoded again to find the shots after it (number, byte, time stamp, clock's "
+                "offset in seconds; null near its start).",
+                nullable=True,
+            ),
         ),
         _table(
             "shot_frames",
@@ -291,6 +323,7 @@ TABLES: Mapping[str, Table] = {
             Column("stage", "string", "The table that could not be made."),
             Column("reason", "string", "What failed, why, what to do, in one sentence."),
             Column("attempt", "string", "Hash of what was read; while it is the same, nothing tries again by itself."),
+            Column("waits", "bool", "Nothing is wrong: it is live, and waits for more of its film.", default=False),
             Column("run_id", "string", "The Dagster run."),
             Column("failed_at", "timestamp", "When."),
         ),

@@ -2,6 +2,7 @@
 
 from resources.landing.drops import Drop, Film
 from resources.landing.labels import Labels, Refused
+from resources.landing.live import Part
 from resources.landing.pairs import CaptionedClip
 from resources.landing.zone import Landing, LandingZone
 from resources.timed_text.tracks import TextTrack
@@ -13,6 +14,7 @@ __all__ = [
     "Labels",
     "Landing",
     "LandingZone",
+    "Part",
     "Refused",
     "TextTrack",
 ]

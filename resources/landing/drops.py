@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import IO, Any
 
 from resources.errors import BadInput, one_line, printable
+from resources.landing.live import Part
 from resources.landing.places import TITLE_JSON_LIMIT, File, Place
 from resources.landing.untrusted import require_inside, strict_json
 from resources.timed_text.reading import MAX_BYTES
@@ -46,6 +47,8 @@ class Drop:
     means "look again", not "the content changed". `files` has the same for each file by its name. `extra` keeps what
     title.json said besides the known keys.
     `landed_at` is title.json's modification time, UTC.
+    `live`: it still grows. `parts`: of a title that is or was live, what its film consists of, one after the other, as
+    far as it is there; `media` is the first one's file. `waits`: what the rest of it waits for, if that is known.
     """
 
     title_id: str
@@ -63,26 +66,32 @@ class Drop:
     drop_fingerprint: str
     files: Mapping[str, str]
     landed_at: datetime
+    live: bool = False
+    parts: tuple[Part, ...] = ()
+    waits: str = ""
 
 
 def metadata_of(place: Place, path: str, files: Mapping[str, File]) -> dict[str, Any]:
-    """What the title.json in the folder `path` says, with the name of the film in any case. Raises BadInput when it, or
-    a file that the title needs, cannot be used."""
+    """What the title.json in the folder `path` says; `media` and `live` are None where it does not say them. Raises
+    BadInput when it cannot be used."""
     title_json = files["title.json"]
     require_inside("title.json", title_json)
     if not title_json.small_json:
         raise BadInput(f"title.json is larger than {TITLE_JSON_LIMIT >> 10} KiB; it should hold metadata only")
-    said = parse_title_json(place.read(path, title_json, TITLE_JSON_LIMIT))
-    media = said["media"] if said["media"] is not None else only_media(files)
-    check_files(media, files)
-    return {**said, "media": media}
+    return parse_title_json(place.read(path, title_json, TITLE_JSON_LIMIT))
 
 
-def check_files(media: str, files: Mapping[str, File]) -> None:
-    """Raise BadInput when the film, or a timed-text file beside it, cannot be used."""
+def media_of(said: str | None, files: Mapping[str, File]) -> str:
+    """The name of the film, which title.json may have `said`. Raises BadInput when there is none that can be used."""
+    media = said if said is not None else only_media(files)
     require_inside(media, files.get(media))
     if files[media].size > FILM_LIMIT:
         raise BadInput(f"{printable(media)} is larger than {FILM_LIMIT >> 40} TiB, the limit for a film; convert it")
+    return media
+
+
+def check_timed_text(files: Mapping[str, File]) -> None:
+    """Raise BadInput when a timed-text file cannot be used."""
     for name, file in files.items():
         if is_timed_text(name):
             require_inside(name, file)
@@ -126,12 +135,18 @@ def parse_title_json(data: bytes) -> dict[str, Any]:
         "language": take("language", is_text, "a text", None),
         "series_id": take("series_id", is_text, "a text", None),
         "media": take("media", is_text, "a file name", None),
+        "live": take("live", lambda value: isinstance(value, bool), "true or false", None),
         "extra": said,
     }
 
 
 def is_timed_text(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in TEXT_FORMATS
+
+
+def may_be_segment(name: str) -> bool:
+    """Whether a file of a live title's folder may be a part of its film."""
+    return not is_timed_text(name) and os.path.splitext(name)[1].lower() not in (".json", ".m3u8", ".mpd", ".tmp")
 
 
 def only_media(files: Iterable[str]) -> str:

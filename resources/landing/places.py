@@ -17,8 +17,8 @@ from resources.errors import BadInput, Unavailable, printable
 from resources.scratch import scratch_folder
 
 TITLE_JSON_LIMIT = 1 << 20
-MOST_FILES = 1000
-"""Files in a title's folder; a film's subtitles in every language are some hundred."""
+MOST_FILES = 10_000
+"""Files in a title's folder; a film's subtitles in every language are some hundred, hours of segments thousands."""
 _UNFINISHED = ".unfinished-"  # hidden, so that no listing shows it
 
 

@@ -4,6 +4,7 @@ S3 prefix.
     titles/<title_id>/title.json      written last: its arrival completes the drop
                       <one media file>
                       *.srt|.vtt|.ttml|.ass      timed text; language and kind in the name: film.en.srt, film.de.sdh.vtt
+                      while it is live, a film that grows (resources/landing/live.py)
     labels/<task>.{csv,jsonl,parquet}
     pairs/*.jsonl                     captions of clips: {"caption", and "video", a file beside it, or "title_id",
                                       "start_s", "end_s"}
@@ -17,9 +18,10 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,18 +32,21 @@ from resources.errors import BadInput, printable
 from resources.landing.drops import (
     Drop,
     Film,
-    check_files,
+    check_timed_text,
     is_timed_text,
+    may_be_segment,
+    media_of,
     metadata_of,
-    only_media,
     parse_title_json,
     track_of,
 )
 from resources.landing.labels import LABELS_LIMIT, Labels, label_file_of, labels_of
+from resources.landing.live import STOPPED_S, Part, beginnings, files_of, parts_since, segments
 from resources.landing.pairs import MOST_PAIRS_FILES, PAIRS_LIMIT, CaptionedClip, clip_of
 from resources.landing.places import TITLE_JSON_LIMIT, Bucket, File, Folder, Place, local_path, sha256_of
 from resources.landing.rows import rows_of
 from resources.landing.untrusted import require_inside, require_title_id
+from resources.media.joined import FilmFile, Joined
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +61,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Landing:
-    """What lies in the landing zone: complete drops, folders that cannot work as they are, folders still arriving."""
+    """What lies in the landing zone: complete drops, folders that cannot work as they are, folders still arriving; live
+    drops, among the complete ones too, that have not grown for long."""
 
     drops: list[Drop] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     waiting: list[Problem] = field(default_factory=list)
+    stopped: list[Problem] = field(default_factory=list)
 
 
 class _Waiting(BadInput):
@@ -93,7 +100,10 @@ class LandingZone(dg.ConfigurableResource):
                 require_title_id(title_id)
                 if isinstance(files, BadInput):
                     raise files
-                landing.drops.append(self._drop(place, title_id, files))
+                drop = self._drop(place, title_id, files)
+                landing.drops.append(drop)
+                if drop.live and (stopped := _stopped(drop, files)):
+                    landing.stopped.append(Problem(title_id, stopped))
             except _Waiting as wait:
                 landing.waiting.append(Problem(title_id, str(wait)))
             except BadInput as bad:
@@ -130,13 +140,16 @@ class LandingZone(dg.ConfigurableResource):
         if title is not None and "title.json" in files:
             raise BadInput("the folder has a title.json, which says the title; leave --title out, or the file")
         if title is None:
-            media = metadata_of(source, ".", files)["media"]
+            said = metadata_of(source, ".", files)
+            if said["live"] is not None:
+                raise BadInput("title.json says live; such a title's folder is written in the landing zone itself")
+            media = media_of(said["media"], files)
             title_json = source.read(".", files["title.json"], TITLE_JSON_LIMIT)
         else:
-            media = only_media(files)
-            check_files(media, files)
+            media = media_of(None, files)
             title_json = json.dumps({"title": title, "media": media}).encode()
             parse_title_json(title_json)
+        check_timed_text(files)
         probe(folder / media)
         tracks = [name for name in files if is_timed_text(name)]
         for name in tracks:
@@ -162,9 +175,70 @@ class LandingZone(dg.ConfigurableResource):
         with local_path(place, self._path(place, drop, name)) as path:
             yield path
 
+    @contextmanager
+    def media(self, drop: Drop) -> Iterator[FilmFile]:
+        """The drop's film, to be read inside the `with` block; of one that is or was live, its parts. Raises BadInput
+        as `local` does, and where a part is not there any more."""
+        if not drop.parts:
+            with self.local(drop, drop.media) as path:
+                yield path
+            return
+        place, files = self._place(), files_of(drop.parts)
+        there = {file.name: file for file in place.files(f"titles/{drop.title_id}")}
+        with ExitStack() as held:
+            joined = []
+            for file in files:
+                require_inside(file.name, there.get(file.name))
+                if there[file.name].size < file.bytes:
+                    raise BadInput(f"{printable(file.name)} has become shorter; what is live may only grow")
+                path = held.enter_context(local_path(place, f"titles/{drop.title_id}/{file.name}"))
+                joined.append((str(path), file.bytes))
+            yield Joined(printable(files[-1].name), joined)
+
+    def take(self, drop: Drop, before: Sequence[Part]) -> Drop:
+        """The drop of a title that is or was live, with the hashes of its film's parts: of those that were taken
+        `before`, and of what came since. While it is live only the latter is read.
+
+        Raises BadInput when it is live and what was taken before is not its beginning any more.
+        """
+        parts = parts_since(drop.parts, before)
+        if drop.live and parts[: len(before)] != list(before):
+            raise BadInput(
+                "segments that were taken have changed or are gone, and what is live may only grow; bring them back, "
+                'or say "live": false in title.json, and it is made again of what is there'
+            )
+        hashed, read = [], Counter[str]()
+        for part in parts:
+            known = part.sha256 if drop.live else ""
+            hashed.append(part._replace(sha256=known or self._sha256_of(drop, [part], read[part.name])))
+            read[part.name] += part.bytes
+        return replace(drop, parts=tuple(hashed))
+
+    def media_sha256(self, drop: Drop) -> str:
+        """SHA-256 (hex) of the drop's film. While it is live, of its parts' hashes (`beginnings`)."""
+        if drop.live:
+            return list(beginnings(drop.parts))[-1]
+        if drop.parts:
+            return self._sha256_of(drop, files_of(drop.parts))
+        return self.sha256(drop, drop.media)
+
+    def _sha256_of(self, drop: Drop, parts: Iterable[Part], start: int = 0) -> str:
+        """Of the parts' bytes, one part after the other, each from byte `start` of its file on."""
+        digest, place = hashlib.sha256(), self._place()
+        for name, left, _ in parts:
+            with place.open(f"titles/{drop.title_id}/{name}", start) as stream:
+                while piece := stream.read(min(left, 1 << 20)):
+                    digest.update(piece)
+                    left -= len(piece)
+            if left:
+                raise BadInput(f"{printable(name)} has become shorter while it was read; what is live may only grow")
+        return digest.hexdigest()
+
     def film(self, title_id: str) -> Film:
         """The title's film, to be read in parts without a copy. Raises BadInput as `drop` and `local` do."""
         drop, place = self.drop(title_id), self._place()
+        if drop.parts:
+            raise BadInput("its film lies in parts, since it is or was live; land it as one file to have it shown")
         path = self._path(place, drop, drop.media)
         file = next(file for file in place.files(f"titles/{title_id}") if file.name == drop.media)
         return Film(file.name, file.size, file.version, lambda start: place.open(path, start))
@@ -253,6 +327,8 @@ class LandingZone(dg.ConfigurableResource):
         if seen and seen[0] == files:
             return seen[1]
         drop = self._read_drop(place, title_id, files)
+        if drop.live:  # segments settle, and are then taken, without a change of the files
+            return drop
         if len(_SEEN) >= 200_000:
             _SEEN.clear()
         _SEEN[self.uri, title_id] = files, drop
@@ -262,13 +338,22 @@ class LandingZone(dg.ConfigurableResource):
         by_name = {file.name: file for file in files}
         if "title.json" not in by_name:
             raise _Waiting("there is no title.json yet; it completes the drop and is written last")
-        if place.settles:
-            newest = max(files, key=lambda file: file.modified)
-            # The absolute value: a clock that is ahead must not make a title wait for ever.
-            if abs(time.time() - newest.modified) < self.settle_s:
-                name = printable(newest.name)
-                raise _Waiting(f"{name} changed less than {self.settle_s:g} s ago and may still be growing")
+        self._require_settled(place, by_name["title.json"])
         said = metadata_of(place, f"titles/{title_id}", by_name)
+        live, waits = said.pop("live"), ""
+        parts: tuple[Part, ...] = ()
+        if not live:
+            self._require_settled(place, max(files, key=lambda file: file.modified))
+        if live is None:
+            said["media"] = media_of(said["media"], by_name)
+        else:
+            found, waits = self._segments(place, said["media"], by_name, live)
+            said["media"], parts = found[0].name, tuple(Part(file.name, file.size) for file in found)
+            if live:  # of segments it is enough that they are there: as they are, they stay
+                there = {file.name: file._replace(version="") for file in found}
+                told = [file for file in files if file.name == "title.json" or is_timed_text(file.name)]
+                files = sorted([*told, *there.values()])
+        check_timed_text(by_name)
         digest = hashlib.blake2b(digest_size=16)
         for file in files:
             digest.update(f"{file.name}\0{file.size}\0{file.version}\n".encode("utf-8", "surrogateescape"))
@@ -280,7 +365,46 @@ class LandingZone(dg.ConfigurableResource):
             drop_fingerprint=digest.hexdigest(),
             files={file.name: f"{file.size} {file.version}" for file in files},
             landed_at=datetime.fromtimestamp(by_name["title.json"].modified, UTC),
+            live=bool(live),
+            parts=parts,
+            waits=waits,
         )
+
+    def _segments(
+        self, place: Place, media: str | None, files: Mapping[str, File], live: bool
+    ) -> tuple[list[File], str]:
+        """The files of the film of a title that is or was live, and what the rest waits for. Raises as `_drop`."""
+        names = [name for name in files if may_be_segment(name)] if media is None else [media]
+        for name in names:
+            if name in files or not live:
+                require_inside(name, files.get(name))
+        there = [files[name] for name in names if name in files]
+        found, waits = segments(there, live, lambda file: self._settled(place, file))
+        if not sum(file.size for file in found):
+            raise (_Waiting if live else BadInput)(f"the film waits for {waits or 'its first bytes'}")
+        return found, waits
+
+    def _require_settled(self, place: Place, file: File) -> None:
+        if not self._settled(place, file):
+            name = printable(file.name)
+            raise _Waiting(f"{name} changed less than {self.settle_s:g} s ago and may still be growing")
+
+    def _settled(self, place: Place, file: File) -> bool:
+        # The absolute value: a clock that is ahead must not make a title wait for ever.
+        return not place.settles or abs(time.time() - file.modified) >= self.settle_s
+
+
+def _stopped(drop: Drop, files: Sequence[File]) -> str | None:
+    """What is to be said of a live drop that has not grown for long."""
+    newest = max(file.modified for file in files)
+    if time.time() - newest < STOPPED_S:
+        return None
+    waits = f"; it waits for {drop.waits}" if drop.waits else ""
+    since = datetime.fromtimestamp(newest, UTC)
+    return (
+        f"nothing has come since {since:%Y-%m-%d %H:%M} UTC, though it is live{waits}. "
+        'If it is over, say "live": false in title.json'
+    )
 
 
 def _source(folder: Path) -> Folder:

@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 from resources.errors import BadInput, one_line
 from resources.media import clips, sound
-from resources.media.frames import MediaInfo
+from resources.media.container import span_of as span_here
+from resources.media.frames import Mark, MarkNotFound, MediaInfo
 from resources.media.frames import probe as probe_here
+from resources.media.joined import FilmFile, Joined
 from resources.media.sampling import Cuts, SampledFrame, Shot, cut_film, sample_film
 
 if TYPE_CHECKING:
@@ -46,14 +48,14 @@ log = logging.getLogger(__name__)
 _idle: "list[_Child]" = []
 
 
-def probe(path: Path) -> MediaInfo:
+def probe(path: FilmFile) -> MediaInfo:
     """What the film is. Raises BadInput as `frames.probe` does, and for a film that breaks a bound."""
     ((said, _),) = _read(path, "probe")
     return MediaInfo(**{**said, "audio_languages": tuple(said["audio_languages"])})
 
 
 def shot_audio(
-    path: Path, shots: Sequence[tuple[float, float]], language: str | None = None, sample_rate: int = 16000
+    path: FilmFile, shots: Sequence[tuple[float, float]], language: str | None = None, sample_rate: int = 16000
 ) -> "Generator[np.ndarray]":
     """One float32 mono array per shot, as `sound.shot_audio` gives them; likewise BadInput."""
     import numpy as np
@@ -63,7 +65,7 @@ def shot_audio(
 
 
 def cut_clips(
-    path: Path, spans: Sequence[clips.Span], folder: Path, language: str | None = None
+    path: FilmFile, spans: Sequence[clips.Span], folder: Path, language: str | None = None
 ) -> Generator[tuple[clips.Span, Path]]:
     """Each span's clip as a file in the folder, as `clips.cut_clips` makes them; likewise BadInput."""
     for said, _ in _read(path, "clips", spans=list(spans), folder=os.path.abspath(folder), language=language):
@@ -71,7 +73,7 @@ def cut_clips(
         yield (start_s, end_s), Path(said["file"])
 
 
-def sound_blocks(path: Path, language: str | None = None, block_s: float = 30.0) -> "Generator[np.ndarray]":
+def sound_blocks(path: FilmFile, language: str | None = None, block_s: float = 30.0) -> "Generator[np.ndarray]":
     """All of the sound in float32 mono arrays, as `sound.sound_blocks` gives them; likewise BadInput."""
     import numpy as np
 
@@ -79,16 +81,29 @@ def sound_blocks(path: Path, language: str | None = None, block_s: float = 30.0)
         yield np.frombuffer(parts[0], np.float32)
 
 
+def span_of(path: FilmFile) -> tuple[float, float] | None:
+    """Where the picture begins and ends, as `container.span_of` gives it; likewise BadInput."""
+    ((said, _),) = _read(path, "span")
+    return tuple(said["span"]) if said["span"] else None
+
+
 def cut_apart(
-    path: Path, cuts: Cuts, frames_per_shot: int, short_side: int
+    path: FilmFile,
+    cuts: Cuts,
+    frames_per_shot: int,
+    short_side: int,
+    growing: bool = False,
+    begin: Mark | None = None,
 ) -> Generator[tuple[Shot, list[SampledFrame]]]:
-    """The film's shots and their sampled frames, as `cut_film` gives them; likewise BadInput."""
-    looks = {"picture_format": cuts.picture_format, "interpolation": cuts.interpolation}
-    for said, jpegs in _read(path, "shots", cuts, looks=looks, frames_per_shot=frames_per_shot, short_side=short_side):
-        yield Shot(**said["shot"]), _frames_of(said, jpegs)
+    """The film's shots and their sampled frames, as `cut_film` gives them; likewise BadInput and MarkNotFound."""
+    asked = {"frames_per_shot": frames_per_shot, "short_side": short_side, "growing": growing, "begin": begin}
+    names = ("picture_format", "interpolation", "warm_up")
+    for said, jpegs in _read(path, "shots", cuts, looks={name: getattr(cuts, name) for name in names}, **asked):
+        mark = said["shot"].pop("mark")
+        yield Shot(**said["shot"], mark=Mark(*mark) if mark else None), _frames_of(said, jpegs)
 
 
-def sample_apart(path: Path, frames: int, short_side: int) -> list[SampledFrame]:
+def sample_apart(path: FilmFile, frames: int, short_side: int) -> list[SampledFrame]:
     """Frames of the whole film, as `sample_film` gives them; likewise BadInput."""
     ((said, jpegs),) = _read(path, "samples", frames=frames, short_side=short_side)
     return _frames_of(said, jpegs)
@@ -99,12 +114,12 @@ def _frames_of(said: dict[str, Any], jpegs: Sequence[bytes]) -> list[SampledFram
 
 
 def _read(
-    path: Path, task: str, cuts: Cuts | None = None, **asked: Any
+    path: FilmFile, task: str, cuts: Cuts | None = None, **asked: Any
 ) -> Generator[tuple[dict[str, Any], list[bytes]]]:
     """What a child answers, one by one; the detector's answers are given meanwhile. Raises BadInput."""
     child = _Child.idle()
     try:
-        child.say({"task": task, "path": os.path.abspath(path), "asked": asked})
+        child.say({"task": task, **_said_of(path), "asked": asked})
         while (kind := (said := child.heard(path)).pop("kind")) != "end":
             if kind == "item":
                 yield said, child.parts
@@ -112,6 +127,8 @@ def _read(
                 log.log(said["level"], "%s", said["text"])
             elif kind == "bad":
                 raise BadInput(said["why"])
+            elif kind == "lost":
+                raise MarkNotFound
             elif kind == "error":
                 raise RuntimeError(f"{path.name}: {said['why']}")
             else:
@@ -123,6 +140,16 @@ def _read(
     _idle.append(child)
 
 
+def _said_of(path: FilmFile) -> dict[str, Any]:
+    if isinstance(path, Joined):
+        return {"path": path.name, "files": [(os.path.abspath(file), size) for file, size in path.files]}
+    return {"path": os.path.abspath(path)}
+
+
+def _film_of(said: dict[str, Any]) -> FilmFile:
+    return Joined(said["path"], said["files"]) if "files" in said else Path(said["path"])
+
+
 def _of_detector(cuts: Cuts, kind: str, said: dict[str, Any], parts: Sequence[bytes]) -> dict[str, Any]:
     import numpy as np
 
@@ -131,7 +158,7 @@ def _of_detector(cuts: Cuts, kind: str, said: dict[str, Any], parts: Sequence[by
     if kind == "push":
         found = cuts.push(np.frombuffer(parts[0], np.uint8).reshape(said["shape"]).copy())
     else:
-        found = cuts.finish()
+        found = cuts.certain() if kind == "certain" else cuts.finish()
     return {"found": found, "settled": cuts.settled}
 
 
@@ -170,7 +197,7 @@ class _Child:
     def say(self, what: dict[str, Any]) -> None:
         self._connection.send_bytes(json.dumps(what).encode())
 
-    def heard(self, path: Path) -> dict[str, Any]:
+    def heard(self, path: FilmFile) -> dict[str, Any]:
         """The child's next message. BadInput when it died over the film, or says nothing any more."""
         try:
             if not self._connection.poll(ANSWER_S):
@@ -231,8 +258,8 @@ class _Parent:
 class _AskedCuts:
     """The detector, which is in the parent."""
 
-    def __init__(self, parent: _Parent, picture_format: str, interpolation: str) -> None:
-        self.picture_format, self.interpolation = picture_format, interpolation
+    def __init__(self, parent: _Parent, picture_format: str, interpolation: str, warm_up: int) -> None:
+        self.picture_format, self.interpolation, self.warm_up = picture_format, interpolation, warm_up
         self.settled = 0
         self._parent = parent
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
@@ -245,6 +272,9 @@ class _AskedCuts:
 
     def push(self, picture: "np.ndarray") -> list[int]:
         return self._found(self._parent.ask("push", [picture.tobytes()], shape=picture.shape))
+
+    def certain(self) -> list[int]:
+        return self._found(self._parent.ask("certain"))
 
     def finish(self) -> list[int]:
         return self._found(self._parent.ask("finish"))
@@ -264,9 +294,13 @@ class _LogOfParent(logging.Handler):
         self._parent.say("log", level=record.levelno, text=one_line(record.getMessage()))
 
 
-def _items(parent: _Parent, task: str, path: Path, asked: dict[str, Any]) -> Iterator[tuple[dict[str, Any], list[Any]]]:
+def _items(
+    parent: _Parent, task: str, path: FilmFile, asked: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], list[Any]]]:
     if task == "probe":
         yield asdict(probe_here(path)), []
+    elif task == "span":
+        yield {"span": span_here(path)}, []
     elif task == "sound":
         for samples in sound.shot_audio(path, **asked):
             yield {}, [samples]
@@ -278,7 +312,8 @@ def _items(parent: _Parent, task: str, path: Path, asked: dict[str, Any]) -> Ite
         for samples in sound.sound_blocks(path, **asked):
             yield {}, [samples]
     elif task == "shots":
-        cuts = _AskedCuts(parent, **asked.pop("looks"))
+        cuts, begin = _AskedCuts(parent, **asked.pop("looks")), asked.pop("begin")
+        asked["begin"] = Mark(*begin) if begin else None
         for shot, sampled in cut_film(path, cuts, **asked):
             yield {"shot": asdict(shot), "frames": _places(sampled)}, [frame.jpeg for frame in sampled]
     else:
@@ -298,7 +333,7 @@ def serve(socket: int, memory: int, answer_cpu_s: int) -> None:
     parent = _Parent(Connection(socket), answer_cpu_s)
     logging.getLogger("resources").addHandler(_LogOfParent(parent))
     for film in parent.films():
-        path = Path(film["path"])
+        path = _film_of(film)
         parent.allow_cpu()
         try:
             for item, parts in _items(parent, film["task"], path, film["asked"]):
@@ -306,6 +341,8 @@ def serve(socket: int, memory: int, answer_cpu_s: int) -> None:
             parent.say("end")
         except BadInput as bad:
             parent.say("bad", why=str(bad))
+        except MarkNotFound:
+            parent.say("lost")
         except MemoryError:
             parent.say(
                 "bad", why=f"{path.name} takes more than {memory >> 30} GiB of memory to decode; convert the film"

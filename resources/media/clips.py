@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resources.media.frames import Frame, read_frames
+from resources.media.joined import FilmFile
 from resources.media.pictures import SmallFrames, upright
 from resources.media.sound import shot_audio
 
@@ -29,7 +30,7 @@ _ROUNDED_S = 0.0005
 
 
 def cut_clips(
-    film: Path, spans: Sequence[Span], folder: Path, language: str | None = None
+    film: FilmFile, spans: Sequence[Span], folder: Path, language: str | None = None
 ) -> Iterator[tuple[Span, Path]]:
     """Each span's clip as a file in the folder, in the order of their ends; the caller removes the files.
 
@@ -83,7 +84,7 @@ class _Sound:
     `shot_audio` wants spans that do not: it is given the pieces between all starts and ends.
     """
 
-    def __init__(self, film: Path, spans: Sequence[Span], language: str | None) -> None:
+    def __init__(self, film: FilmFile, spans: Sequence[Span], language: str | None) -> None:
         self.spans = sorted(spans)
         edges = sorted({edge for span in spans for edge in span})
         self.pieces = [

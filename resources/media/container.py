@@ -7,10 +7,10 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.errors import BadInput
+from resources.media.joined import FilmFile, Joined
 
 if TYPE_CHECKING:
     import av
@@ -65,12 +65,12 @@ _ISO_639_2 = {
 _IMAGE_BRANDS = (b"avif", b"avis", b"mif1", b"msf1", b"heic", b"heix")
 
 
-def open_film(path: Path) -> "InputContainer":
+def open_film(path: FilmFile) -> "InputContainer":
     import av
 
     name = path.name
     try:
-        with open(path, "rb") as stream:
+        with path.open() if isinstance(path, Joined) else open(path, "rb") as stream:
             head = stream.read(64)
     except FileNotFoundError:
         raise BadInput(f"{name} is missing; drop the film again") from None
@@ -84,8 +84,9 @@ def open_film(path: Path) -> "InputContainer":
     try:
         # The file: prefix keeps FFmpeg from reading an option, a protocol or a pattern into the name.
         container = av.open(
-            "file:" + os.path.abspath(path),
+            path.open() if isinstance(path, Joined) else "file:" + os.path.abspath(path),
             "r",
+            buffer_size=1 << 20 if isinstance(path, Joined) else 32768,
             options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
             metadata_errors="replace",
         )
@@ -102,7 +103,7 @@ def open_film(path: Path) -> "InputContainer":
     return container
 
 
-def main_video(container: "InputContainer", path: Path) -> "VideoStream | None":
+def main_video(container: "InputContainer", path: FilmFile) -> "VideoStream | None":
     """The stream of the picture; None of media that are only heard, whose cover pictures are no video.
 
     Raises BadInput where nothing can be decoded: neither picture nor sound, or a picture in an unknown codec.
@@ -155,7 +156,7 @@ def _language_codes(language: str | None) -> frozenset[str]:
     return frozenset(same | ({primary} - {"", "und"}))
 
 
-def packets_of(container: "InputContainer", stream: "av.stream.Stream", path: Path) -> Iterator[Any]:
+def packets_of(container: "InputContainer", stream: "av.stream.Stream", path: FilmFile) -> Iterator[Any]:
     """The stream's packets; a damaged tail ends them, as it does in ffmpeg."""
     import av
     from av.stream import Discard
@@ -180,7 +181,7 @@ def packets_of(container: "InputContainer", stream: "av.stream.Stream", path: Pa
 class Allowance:
     """What the decoding of one film may take of this process's time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: FilmFile) -> None:
         self._path, self._began_s = path, time.process_time()
 
     def check(self, time_s: float) -> None:
@@ -231,7 +232,7 @@ def declared_end_of(container: "InputContainer", stream: "av.stream.Stream", zer
     return end if end is not None and 0 < end <= _MAX_DURATION_S else None
 
 
-def demuxed_end_of(path: Path) -> float:
+def demuxed_end_of(path: FilmFile) -> float:
     """Where the last packet of the video, or without any of the sound, ends; reads the file, decodes nothing."""
     with open_film(path) as container:
         video = main_video(container, path)
@@ -243,6 +244,18 @@ def demuxed_end_of(path: Path) -> float:
             if pts is not None:
                 end_s = max(end_s, float((pts + (packet.duration or 0)) * packet.time_base) - zero_s)
         return min(end_s, _MAX_DURATION_S)
+
+
+def span_of(path: FilmFile) -> tuple[float, float] | None:
+    """Where the picture begins and ends on the stream's own clock, in seconds; reads the file, decodes nothing. None
+    where no packet has a time."""
+    with open_film(path) as container:
+        video = main_video(container, path)
+        packets = packets_of(container, video, path) if video else iter(())
+        timed = [packet for packet in packets if packet.pts is not None]
+        ends = [packet.pts + (packet.duration or 0) for packet in timed]
+        base = float(timed[0].time_base) if timed else 0.0
+        return (min(packet.pts for packet in timed) * base, max(ends) * base) if timed else None
 
 
 def longest_gap_of(container: "InputContainer") -> float:

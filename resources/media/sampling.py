@@ -11,12 +11,12 @@ A detector takes frames one by one, in order, and names cuts: the index of the f
 import io
 from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from resources.errors import BadInput
-from resources.media.frames import Frame, read_frames
+from resources.media.frames import Frame, Mark, read_frames
+from resources.media.joined import FilmFile
 from resources.media.pictures import SmallFrames, is_hdr, scaled, upright
 from resources.media.read_ahead import read_ahead
 
@@ -37,13 +37,17 @@ MOST_SHOTS = 100_000  # of a film: one a second for longer than a film may be
 
 @dataclass(frozen=True)
 class Shot:
-    """Frames [start_frame, end_frame) and the time from the first one's to the next shot's first one (seconds)."""
+    """Frames [start_frame, end_frame) and the time from the first one's to the next shot's first one (seconds).
+
+    mark: where the film may be decoded from to find the shot again; None near the film's start.
+    """
 
     index: int
     start_s: float
     end_s: float
     start_frame: int
     end_frame: int
+    mark: Mark | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,12 @@ class SampledFrame:
 
 
 class Cuts(Protocol):
-    """Finds cuts in one film, whose frames come in order."""
+    """Finds cuts in one film, whose frames come in order.
 
+    warm_up: so many frames before a cut it must begin, at least, to find it as if it had seen all before.
+    """
+
+    warm_up: int
     picture_format: str  # rgb24 or bgr24
     interpolation: str  # how its pictures are scaled down: AREA, FAST_BILINEAR
 
@@ -74,24 +82,35 @@ class Cuts(Protocol):
         """Take the next frame (height, width, 3) uint8, upright; return the cuts that are now known, rising."""
         ...
 
+    def certain(self) -> list[int]:
+        """Return the cuts that no frame to come can change and that were not returned yet."""
+        ...
+
     def finish(self) -> list[int]:
         """The film is over: return the cuts that were still open."""
         ...
 
 
 def cut_film(
-    path: Path, cuts: Cuts, frames_per_shot: int, short_side: int
+    path: FilmFile,
+    cuts: Cuts,
+    frames_per_shot: int,
+    short_side: int,
+    growing: bool = False,
+    begin: Mark | None = None,
 ) -> Generator[tuple[Shot, list[SampledFrame]]]:
     """Decode the film once and yield each shot, as soon as its end is known, with its sampled frames.
 
     A shot of n frames gives min(n, frames_per_shot) frames, in the middles of as many equal parts of it. Pictures are
-    upright with square pixels, `short_side` pixels on the shorter side and never enlarged. Raises BadInput as
+    upright with square pixels, `short_side` pixels on the shorter side and never enlarged. growing: the film may go on:
+    only the shots that it has whatever follows are yielded. begin: where to decode from, for a detector that begins
+    there: what is found first is a part of a shot, and shots are numbered from 0. Raises BadInput and MarkNotFound as
     `read_frames` does; shots that were yielded before a truncated end are then void.
     """
     small_frames = SmallFrames(short_side)
-    frames = read_ahead(_pictures(path, cuts, small_frames), _FRAMES_AHEAD)
+    frames = read_ahead(_pictures(path, cuts, small_frames, growing, begin), _FRAMES_AHEAD)
     waiting = _Waiting()
-    shot = _OpenShot(0, frames_per_shot)
+    shot = _OpenShot(begin.frame if begin else 0, frames_per_shot, cuts.warm_up, begin)
     found: deque[int] = deque()
     end_s = 0.0
     try:
@@ -100,6 +119,10 @@ def cut_film(
             end_s = seen.end_s
             found.extend(cuts.push(picture))
             yield from _settle(waiting, found, cuts.settled, shot)
+        if growing:
+            found.extend(cuts.certain())
+            yield from _settle(waiting, found, cuts.settled, shot)
+            return
         found.extend(cuts.finish())
         yield from _settle(waiting, found, shot.end_frame + len(waiting), shot)
         yield shot.close(end_s)
@@ -107,7 +130,7 @@ def cut_film(
         frames.close()
 
 
-def sample_film(path: Path, frames: int, short_side: int) -> list[SampledFrame]:
+def sample_film(path: FilmFile, frames: int, short_side: int) -> list[SampledFrame]:
     """Evenly spaced frames of the whole film, as `cut_film` would take them of one shot. Raises BadInput as
     `read_frames` does."""
     small_frames, film, end_s = SmallFrames(short_side), _OpenShot(0, frames), 0.0
@@ -126,6 +149,7 @@ class _Seen:
         self.time_s = frame.time_s
         self.end_s = frame.time_s + frame.duration_s
         self.orientation = frame.orientation
+        self.mark = frame.mark
         self.bytes = sum(plane.buffer_size for plane in frame.image.planes)
         self._frame: Frame | None = frame
         self._small: VideoFrame | None = None
@@ -148,14 +172,16 @@ class _Seen:
         return file.getvalue()
 
 
-def _pictures(path: Path, cuts: Cuts, small_frames: SmallFrames) -> "Generator[tuple[_Seen, np.ndarray]]":
-    """Every frame of the film, and the picture of it that the detector wants to see."""
+def _pictures(
+    path: FilmFile, cuts: Cuts, small_frames: SmallFrames, growing: bool, begin: Mark | None
+) -> "Generator[tuple[_Seen, np.ndarray]]":
+    """Every frame of the film from `begin` on, and the picture of it that the detector wants to see."""
     from av.video.reformatter import VideoReformatter
 
     scaler = VideoReformatter()
-    frames = read_frames(path)
+    frames = read_frames(path, growing=growing, begin=begin)
     try:
-        for number, frame in enumerate(frames):
+        for number, frame in enumerate(frames, begin.frame if begin else 0):
             seen = _Seen(number, frame, small_frames)
             source = seen.small() if is_hdr(frame.image) else frame.image
             if frame.orientation[0]:  # lies on its side until it is turned upright below
@@ -213,17 +239,23 @@ def _settle(
 class _OpenShot:
     """The shot that is growing: a thinned, evenly spaced selection of its frames."""
 
-    def __init__(self, index: int, samples: int) -> None:
-        self.index = index
+    def __init__(self, start_frame: int, samples: int, warm_up: int = 0, mark: Mark | None = None) -> None:
+        self.index = 0
         self.samples = samples
+        self.warm_up = warm_up
+        self.marks = deque([mark] if mark else [])  # those that this shot or a later one may need
         self.start_s = 0.0
-        self.start_frame = self.end_frame = 0
+        self.start_frame = self.end_frame = start_frame
         self.kept: list[_Seen] = []
         self.stride = 1
 
     def add(self, seen: _Seen) -> None:
         if self.start_frame == self.end_frame:
             self.start_s = seen.time_s
+            while len(self.marks) > 1 and self.marks[1].frame <= seen.number - self.warm_up:
+                self.marks.popleft()
+        if seen.mark:
+            self.marks.append(seen.mark)
         self.end_frame += 1
         if (seen.number - self.start_frame) % self.stride:
             return
@@ -237,7 +269,9 @@ class _OpenShot:
 
     def close(self, end_s: float) -> tuple[Shot, list[SampledFrame]]:
         """End the shot at `end_s` and begin the next one."""
-        shot = Shot(self.index, self.start_s, end_s, self.start_frame, self.end_frame)
+        near = self.marks and self.marks[0].frame <= self.start_frame - self.warm_up
+        mark = self.marks[0] if near else None
+        shot = Shot(self.index, self.start_s, end_s, self.start_frame, self.end_frame, mark)
         n_frames = self.end_frame - self.start_frame
         n_samples = min(self.samples, n_frames)
         places = [self.start_frame + (2 * i + 1) * n_frames // (2 * n_samples) for i in range(n_samples)]

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Generator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.errors import BadInput
@@ -16,6 +15,7 @@ from resources.media.container import (
     packets_of,
     zero_of,
 )
+from resources.media.joined import FilmFile
 
 if TYPE_CHECKING:
     import av
@@ -30,7 +30,7 @@ LONGEST_SHOT_S = 4 * 3600.0  # whose samples are held at once: 0.9 GB
 
 
 def shot_audio(
-    path: Path, shots: Sequence[tuple[float, float]], language: str | None = None, sample_rate: int = SAMPLE_RATE
+    path: FilmFile, shots: Sequence[tuple[float, float]], language: str | None = None, sample_rate: int = SAMPLE_RATE
 ) -> "Generator[np.ndarray]":
     """Decode one audio track once and yield one float32 mono array per shot, in order.
 
@@ -69,7 +69,7 @@ def shot_audio(
         chunks.close()
 
 
-def sound_blocks(path: Path, language: str | None = None, block_s: float = 30.0) -> "Generator[np.ndarray]":
+def sound_blocks(path: FilmFile, language: str | None = None, block_s: float = 30.0) -> "Generator[np.ndarray]":
     """Decode one audio track once and yield all of it from the media's start on: float32 mono arrays at `SAMPLE_RATE`
     of `block_s` each, the last one shorter, with silence in gaps.
 
@@ -105,7 +105,7 @@ def sound_blocks(path: Path, language: str | None = None, block_s: float = 30.0)
     _refuse_truncated(path, language, (at + held) / SAMPLE_RATE)
 
 
-def _refuse_truncated(path: Path, language: str | None, end_s: float) -> None:
+def _refuse_truncated(path: FilmFile, language: str | None, end_s: float) -> None:
     with open_film(path) as container:
         audio = main_audio(container, language)
         if audio is None or not container.format.name.startswith(_TOLD_BY_HEADER):
@@ -119,7 +119,7 @@ def _refuse_truncated(path: Path, language: str | None, end_s: float) -> None:
 
 
 def sound_chunks(
-    path: Path, language: str | None = None, rate: int = SAMPLE_RATE
+    path: FilmFile, language: str | None = None, rate: int = SAMPLE_RATE
 ) -> "Generator[tuple[int, np.ndarray]]":
     """Decode one audio track: (first sample's place on the media's time line at `rate`, float32 mono samples), in
     rising order, no overlap. Chosen and refused as by `shot_audio`."""

@@ -17,16 +17,17 @@ class AdaptiveCuts:
 
     package: ClassVar[str] = "scenedetect"
     default_threshold: ClassVar[float] = 3.0
+    warm_up: ClassVar[int] = 100
     picture_format = "bgr24"
     interpolation = "FAST_BILINEAR"
 
-    def __init__(self, threshold: float, device: str) -> None:
+    def __init__(self, threshold: float, device: str, begin: int = 0) -> None:
         from scenedetect import FrameTimecode
         from scenedetect.detectors import AdaptiveDetector
 
         self._detector = AdaptiveDetector(adaptive_threshold=threshold)
         self._timecode = FrameTimecode  # its unit here is the frame: PySceneDetect's lengths are in frames
-        self._n = 0
+        self._n = begin
 
     def picture_size(self, width: int, height: int) -> tuple[int, int]:
         factor = max(1.0, width / _WIDTH)
@@ -35,6 +36,9 @@ class AdaptiveCuts:
     @property
     def settled(self) -> int:
         return max(0, self._n - self._detector.event_buffer_length)
+
+    def certain(self) -> list[int]:
+        return []
 
     def push(self, picture: "np.ndarray") -> list[int]:
         import numpy as np

