@@ -36,11 +36,12 @@ class NoModel:
 
     picture_format = "rgb24"
     interpolation = "AREA"
+    warm_up = 0
 
     def __init__(self, cuts: list[int], settles_by: int) -> None:
         self.known, self.settles_by = cuts, settles_by
 
-    def cuts(self) -> CutDetector:
+    def cuts(self, begin: int = 0) -> CutDetector:
         self.left, self.n, self.settled = list(self.known), 0, 0
         return self
 
@@ -53,6 +54,9 @@ class NoModel:
         found = [cut for cut in self.left if cut < self.settled]
         self.left = self.left[len(found) :]
         return found
+
+    def certain(self) -> list[int]:
+        return []
 
     def finish(self) -> list[int]:
         return self.left
