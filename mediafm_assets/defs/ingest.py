@@ -3,17 +3,17 @@
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import ROOT, Recipe, Stage
 from mediafm_assets.graph.versions import drop_version
 from mediafm_assets.settings import FrameSampler
-from resources.errors import BadInput, NotYet, printable
+from resources.errors import BadInput, NotYet
 from resources.lake import PartitionMissing
 from resources.landing import Drop, LandingZone, Part
-from resources.landing.live import beginnings, begins_segments, files_of
+from resources.landing.live import beginnings
+from resources.landing.overlaps import refuse_overlaps
 from resources.media import FilmFile, Mark
 from resources.shots import SampledFrame, Shot, ShotDetector
 from resources.timed_text import TextTrack, choose_track
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 BOUNDS = ("shot_index", "start_s", "end_s", "start_frame", "end_frame")
 """The columns of `shots` that are a `Shot`'s fields, in their order."""
-
-OVERLAP_S = 0.1
-"""So far a segment's last frames, which may come out of order, reach into the next one."""
 
 
 def title_row(landing: LandingZone, drop: Drop) -> dict[str, Any]:
@@ -84,36 +81,6 @@ def parts_of_film(row: Mapping[str, Any] | None) -> list[Part]:
     return [Part(*part) for part in json.loads(row["media_parts"])] if row and row["media_parts"] else []
 
 
-def take(landing: LandingZone, drop: Drop, before: Sequence[Part]) -> Drop:
-    """The drop of a title that is or was live with what there is of its film, of which the parts `before` were taken
-    before.
-
-    Raises BadInput when a segment begins before the one before it ends. A clock that begins anew, where the film's did
-    or before the earlier segment, is none of that.
-    """
-    from resources.media import span_of
-
-    drop = landing.take(drop, before)
-    files = files_of(drop.parts)
-    init = [file for file in files[:1] if begins_segments(file.name)]
-    segments = files[len(init) :]
-
-    def span(segment: Part) -> tuple[float, float]:
-        with landing.media(replace(drop, parts=(*init, segment))) as film:
-            return span_of(film) or (0.0, 0.0)
-
-    unseen = segments[max(0, len(files_of(before)) - len(init) - 1) :] if len(segments) > 1 else []
-    spans = [span(segment) for segment in unseen]
-    for (earlier, was), (segment, now) in pairwise(zip(unseen, spans, strict=True)):
-        overlaps = was[0] - OVERLAP_S < now[0] < was[1] - OVERLAP_S
-        if overlaps and abs(now[0] - span(segments[0])[0]) > OVERLAP_S:
-            raise BadInput(
-                f"{printable(segment.name)} begins {was[1] - now[0]:.2f} s before {printable(earlier.name)} ends; "
-                "segments must follow each other: replace or remove one of them"
-            )
-    return drop
-
-
 def registered_drop(run: TitleRun, title_id: str) -> tuple[Drop, dict[str, Any]]:
     """The title's drop and its row in `titles`, which describes that very drop; of a live one, as far as it was taken.
 
@@ -137,7 +104,9 @@ def titles(run: TitleRun, title_id: str) -> "Rows":
     drop, earlier = run.landing.drop(title_id), run.catalogue.title(title_id)
     if drop.parts:
         goes_on = earlier and (earlier["live"] or not drop.live)  # what is live once more begins anew
-        drop = take(run.landing, drop, parts_of_film(earlier) if goes_on else ())
+        before = parts_of_film(earlier) if goes_on else ()
+        drop = run.landing.take(drop, before)
+        refuse_overlaps(run.landing, drop, before)
     row = title_row(run.landing, drop)
     code = run.catalogue.stages.recipe[ROOT].code
     whole = {"title_id": title_id, "data_version": drop_version(row, code), **row}
