@@ -6,7 +6,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 
 class Joined(NamedTuple):
@@ -46,7 +49,7 @@ class _Bytes(io.RawIOBase):
         self._at = max(0, base + offset)
         return self._at
 
-    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
         number = bisect_right(self._ends, self._at)
         if number == len(self._files):
             return 0
@@ -55,8 +58,9 @@ class _Bytes(io.RawIOBase):
             path, size = self._files[number]
             self._file = open(path, "rb")  # noqa: SIM115 - closed at its end, or when another's turn comes
             self._file.seek(self._at - (self._ends[number] - size))
-        data = self._file.read(min(len(buffer), self._ends[number] - self._at))
-        buffer[: len(data)] = data
+        room = memoryview(buffer).cast("B")
+        data = self._file.read(min(len(room), self._ends[number] - self._at))
+        room[: len(data)] = data
         self._at += len(data)
         self._file_at = self._at
         if self._at == self._ends[number] or not data:
