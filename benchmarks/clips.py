@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mediafm_assets.defs.clips import vectors_of_clips
-from mediafm_assets.defs.evaluation import SEED, clip_vectors, clips_by_task, spans_of
+from mediafm_assets.defs.evaluation import SEED, clip_vectors
+from mediafm_assets.defs.labels import clips_by_task, spans_of
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import resources
 from mediafm_assets.stages import all_stages

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mediafm_assets.defs.encoder import training_config, training_titles
-from mediafm_assets.defs.evaluation import clips_by_task, labelled_titles, metrics_version, spans_of
+from mediafm_assets.defs.evaluation import metrics_version
+from mediafm_assets.defs.labels import clips_by_task, labelled_titles, spans_of
 from mediafm_assets.graph.shown import picture
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import Catalogue, digest

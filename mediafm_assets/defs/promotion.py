@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagster as dg
 
 from mediafm_assets.defs.encoder import in_another_space, read_encoder
-from mediafm_assets.defs.evaluation import Clip, clips_by_task, spans_of
+from mediafm_assets.defs.labels import Clip, clips_by_task, spans_of
 from mediafm_assets.graph.promotions import GATE, decision, news_of_titles, read_titles, refuse_changed
 from mediafm_assets.graph.shown import as_metadata
 from mediafm_assets.graph.stage import Recipe, Stage

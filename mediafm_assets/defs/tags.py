@@ -3,7 +3,8 @@ them."""
 
 from typing import TYPE_CHECKING, Any
 
-from mediafm_assets.defs.evaluation import SEED, clip_vectors, clips_by_task, metrics_version, spans_of
+from mediafm_assets.defs.evaluation import SEED, clip_vectors, metrics_version
+from mediafm_assets.defs.labels import clips_by_task, spans_of
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import Catalogue, digest

@@ -13,8 +13,9 @@ from dagster import build_asset_context
 
 from mediafm_assets.commands.cli import main
 from mediafm_assets.defs.clips import clip_embeddings, price, stored_version, vectors_of_clips, without_encoders
-from mediafm_assets.defs.evaluation import REPRESENTATIONS, compared, spans_of
+from mediafm_assets.defs.evaluation import REPRESENTATIONS, compared
 from mediafm_assets.defs.ingest import title_row
+from mediafm_assets.defs.labels import spans_of
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.graph.whole import CatalogueRun, missing_input
 from mediafm_assets.settings import ConfigurationError, resources
