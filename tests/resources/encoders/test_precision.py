@@ -44,11 +44,10 @@ with tempfile.TemporaryDirectory() as folder:
     pairs = read_pairs(write_pairs(Path(folder) / "pairs", [(str(i // 4), None, "a shot", [jpeg]) for i in range(8)]))
     settings = FineTuning(epochs=1, batch_size=2, frames=1, held_out=0.5, bf16=True)
     tuned = fine_tune(pairs, Path(sys.argv[1]), Path(folder) / "tuned", settings, cpu, say=lambda _: None)
-quick = transnet._network("cpu")._quick
 used = {
     "encoder": run.dtype,
     "Muon": orthogonalised(torch.randn(1, 8, 8)).dtype,
-    "TransNet V2": quick.dtype if quick else torch.float32,
+    "TransNet V2": transnet._network("cpu")._quick.dtype,
     "CLIP": clip.load(Path(sys.argv[1]), "", "cpu", "bfloat16").model.dtype,
     "CLIP in float32": clip.load(Path(sys.argv[1]), "", "cpu", "float32").model.dtype,
     "wav2vec 2.0": wav2vec.load(Path(sys.argv[2]), "", "cpu", "bfloat16").model.dtype,

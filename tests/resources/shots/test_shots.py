@@ -216,7 +216,7 @@ def assert_same_shots(shots: Found, scenes_of_package: np.ndarray) -> None:
     assert starts(shots) == [0, *((last + first - 1) // 2 + 1)]
 
 
-@pytest.mark.parametrize("n_frames", [49, 50, 51, 100, 126])
+@pytest.mark.parametrize("n_frames", [49, 50, 51, 100, 126, 176, 251])
 def test_transnet_finds_what_its_package_finds_at_every_length(n_frames: int) -> None:
     pictures = np.stack([p[::4, ::4][:27, :48] for p in scenes([7, 13, n_frames - 20], 108, 192)])
     cuts = TransNetCuts(0.5)
@@ -239,6 +239,20 @@ def test_winograds_products_move_a_probability_far_less_than_what_is_computed_ag
         )
     assert not torch.equal(direct, fewer)
     torch.testing.assert_close(fewer, direct, rtol=0, atol=1e-4)
+
+
+def test_longer_windows_move_a_probability_less_than_what_is_computed_again(media: Path) -> None:
+    import torch
+
+    from resources.shots.transnet import _LONG_OFF, FoldedTransNet, package_network
+
+    pictures = torch.from_numpy(small_pictures(media / "titles" / "sintel-trailer" / "sintel-trailer.mp4")[:350])
+    network = FoldedTransNet(package_network("cpu"), torch.float32)
+    with torch.inference_mode():
+        published = [network.probabilities(pictures[None, i : i + 100])[0, 25:-25] for i in range(0, 300, 50)]
+        longer = [network.probabilities(pictures[None, i : i + 200])[0, 25:-25] for i in (0, 150)]
+    off = float((torch.cat(longer) - torch.cat(published)).abs().max())
+    assert 0.001 < off < _LONG_OFF
 
 
 @pytest.mark.parametrize("title", ["nasa-webb-cleanroom", "chrome-fast-ad"])
