@@ -72,8 +72,9 @@ class TransNetCuts:
         return self._found(self._network.ahead)
 
     def certain(self) -> list[int]:
-        while len(self._frames) >= _WINDOW:
-            self._begin(min(self._network.at_once, (len(self._frames) - _WINDOW) // _STEP + 1))
+        while left := max(0, len(self._frames) // _STEP - 1):
+            # No thread waits for another's last windows, if these can be shared.
+            self._begin(min(self._network.at_once, -(-left // self._network.ahead)))
         return self._found(0)
 
     def finish(self) -> list[int]:
