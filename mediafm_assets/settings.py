@@ -18,6 +18,7 @@ from pydantic import (
     Json,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
@@ -225,6 +226,17 @@ class Environment(BaseModel):
     landing: str = Field(
         str(PROJECT / "data" / "landing"), alias="MEDIAFM_LANDING", description="a folder or s3://bucket/prefix"
     )
+    landing_queue: str = Field(
+        "",
+        alias="MEDIAFM_LANDING_QUEUE",
+        description="URL of the SQS queue that S3 tells of changes in the landing zone's bucket; for large ones",
+    )
+    landing_relist_s: float = Field(
+        3600.0,
+        alias="MEDIAFM_LANDING_RELIST_S",
+        gt=0,
+        description="seconds between whole listings of a landing zone with a queue, in case an event was lost",
+    )
     lake: str = Field(
         str(PROJECT / "data" / "lake"), alias="MEDIAFM_LAKE", description="a folder or s3://bucket/prefix"
     )
@@ -338,6 +350,15 @@ class Environment(BaseModel):
         description="fields of model.seqclip.FineTuning that differ, as a JSON object",
     )
 
+    @field_validator("landing_queue")
+    @classmethod
+    def _queue_of_a_bucket(cls, value: str, others: ValidationInfo) -> str:
+        if not value.startswith(("https://", "http://")):
+            raise ValueError("it must be a queue's URL, which begins with https://")
+        if not str(others.data.get("landing", "s3://")).startswith("s3://"):
+            raise ValueError("it needs a landing zone in a bucket, MEDIAFM_LANDING=s3://bucket/prefix")
+        return value
+
     @field_validator("encoder_overrides")
     @classmethod
     def _object(cls, value: str) -> str:
@@ -403,7 +424,7 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
             stage: {tag: value if isinstance(value, str) else json.dumps(value) for tag, value in tags.items()}
             for stage, tags in asked.run_tags.items()
         },
-        "landing": LandingZone(uri=asked.landing),
+        "landing": LandingZone(uri=asked.landing, queue=asked.landing_queue, relist_s=asked.landing_relist_s),
         "lake": DeltaLake(uri=asked.lake),
         "shot_detector": ShotDetector(detector=asked.detector),
         "frame_sampler": FrameSampler(frames_per_shot=asked.frames_per_shot),

@@ -85,6 +85,19 @@ def changed(now: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
     "events of `drops`, label files events of `label_files`. It launches nothing; automation does.",
 )
 def landing_sensor(context: dg.SensorEvaluationContext, landing: LandingZone) -> dg.SensorResult | dg.SkipReason:
+    trouble = landing.follow(context.cursor)
+    for sentence in trouble:
+        context.log.warning(sentence)
+    told = news_of_landing(context, landing)
+    if isinstance(told, dg.SkipReason):
+        landing.followed(context.cursor)
+        return dg.SkipReason("; ".join([told.skip_message or "", *trouble]))
+    landing.followed(told.cursor)
+    return told
+
+
+def news_of_landing(context: dg.SensorEvaluationContext, landing: LandingZone) -> dg.SensorResult | dg.SkipReason:
+    """What Dagster is to be told of the landing zone."""
     drops, labels, problems = seen_now(landing)
     for problem in problems:
         context.log.warning(problem)

@@ -7,7 +7,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -202,23 +202,28 @@ class Bucket:
         self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
         self.s3 = boto3.client("s3")
 
-    def _objects(self, path: str, after: str = "") -> Iterator[tuple[str, File]]:
+    def _objects(self, path: str, after: str = "", only: str = "") -> Iterator[tuple[str, File]]:
         """Every object below `path`, as (folder below `path` or "", file), in key order: one request per 1000. after:
-        begins behind this key, which is told from `path` on."""
+        begins behind this key, only: those whose keys begin so; both are told from `path` on."""
         root = f"{self.prefix}{path}/"
         with _s3_answers(f"the landing zone s3://{self.bucket}/{self.prefix}"):
             pages = self.s3.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.bucket, Prefix=root, StartAfter=root + after):
+            for page in pages.paginate(Bucket=self.bucket, Prefix=root + only, StartAfter=root + after):
                 for found in page.get("Contents", []):
                     folder, _, name = found["Key"].removeprefix(root).rpartition("/")
                     etag = found["ETag"].strip('"')
                     yield folder, File(name, found["Size"], etag, found["LastModified"].timestamp())
 
-    def folders(self, path: str) -> list[tuple[str, list[File] | BadInput]]:
+    def folders(self, path: str, names: Collection[str] | None = None) -> list[tuple[str, list[File] | BadInput]]:
+        """names: of these only, a request for each, those that are there."""
         folders: dict[str, list[File] | BadInput] = {}
-        after: str | None = ""
-        while after is not None:
-            after = self._list_folders(path, after, folders)
+        if names is None:
+            after: str | None = ""
+            while after is not None:
+                after = self._list_folders(path, after, folders)
+        else:
+            with ThreadPoolExecutor(16) as listers:
+                list(listers.map(lambda name: self._list_folders(path, "", folders, f"{name}/"), names))
         # A first look at a large catalogue would outlast a sensor's patience if it read one title.json at a time.
         whole = [(name, files) for name, files in folders.items() if not isinstance(files, BadInput)]
         wanted = [(f"{path}/{name}", file) for name, files in whole for file in files if file.small_json]
@@ -226,12 +231,14 @@ class Bucket:
             list(readers.map(lambda one: self._read_ahead(*one), wanted))
         return sorted(folders.items())
 
-    def _list_folders(self, path: str, after: str, folders: dict[str, list[File] | BadInput]) -> str | None:
-        """Add the folders behind `after`. Where one has too many files the listing ends, to go on behind the key that
-        is returned: so no folder can make every look list a million objects."""
+    def _list_folders(
+        self, path: str, after: str, folders: dict[str, list[File] | BadInput], only: str = ""
+    ) -> str | None:
+        """Add the folders behind `after`, and of these `only` one. Where one has too many files the listing ends, to go
+        on behind the key that is returned: so no folder can make every look list a million objects."""
         in_folder, listed = "", 0
         files: list[File] = []
-        for folder, file in self._objects(path, after):
+        for folder, file in self._objects(path, after, only):
             title_id, _, below = folder.partition("/")
             if title_id != in_folder:
                 in_folder, files, listed = title_id, [], 0

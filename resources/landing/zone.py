@@ -40,6 +40,7 @@ from resources.landing.drops import (
     parse_title_json,
     track_of,
 )
+from resources.landing.events import ended, follow, known_folders
 from resources.landing.labels import LABELS_LIMIT, Labels, label_file_of, labels_of
 from resources.landing.live import STOPPED_S, Part, beginnings, files_of, parts_since, segments
 from resources.landing.pairs import MOST_PAIRS_FILES, PAIRS_LIMIT, CaptionedClip, clip_of
@@ -83,19 +84,38 @@ class LandingZone(dg.ConfigurableResource):
     """Where titles, labels and captioned clips are dropped: `uri` is a local folder or s3://bucket/prefix.
 
     A local file modified within the last `settle_s` seconds may still be growing; its title waits.
+    queue: URL of the SQS queue that S3 tells of changes in the bucket; a process that follows it lists all folders
+    only every `relist_s` seconds, and else those in which something happened (resources/landing/events.py).
     """
 
     uri: str
     settle_s: float = 2.0
+    queue: str = ""
+    relist_s: float = 3600.0
+
+    def follow(self, stored: str | None) -> list[str]:
+        """Take what the queue says, for this process' next looks, and return sentences about what went wrong; nothing
+        without a queue. Only the landing sensor does so: what one process takes, another does not hear of.
+
+        stored: how the last tick ended that Dagster stored, in the words of `followed`.
+        """
+        return follow(self.uri, "titles", self.queue, self.relist_s, stored) if self.queue else []
+
+    def followed(self, cursor: str | None) -> None:
+        """Say how the tick ends; when Dagster has stored that, the messages that it took are deleted."""
+        if self.queue:
+            ended(self.uri, cursor)
 
     def look(self) -> Landing:
-        """List every title folder. Raises BadInput when the landing zone itself is not there."""
+        """Every title folder, listed now or as events tell. Raises BadInput when the landing zone itself is not
+        there."""
         place = self._place()
         landing = Landing()
         for file in place.files("labels"):
             if file.name.rpartition(".")[0] not in TASKS:
                 log.warning("labels/%s is ignored: the tasks are %s", printable(file.name), ", ".join(TASKS))
-        for title_id, files in place.folders("titles"):
+        known = known_folders(self.uri, self.relist_s)
+        for title_id, files in place.folders("titles") if known is None else known:
             try:
                 require_title_id(title_id)
                 if isinstance(files, BadInput):

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from dagster._core.test_utils import create_run_for_test, in_process_test_workspace, instance_for_test
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+from resources.landing.events import Queue
 
 AWS = Path(__file__).parents[2] / "deploy" / "aws"
 
@@ -140,3 +143,26 @@ def test_a_run_becomes_a_task_of_its_stages_definition(stack: Stack, of: str, de
     assert run["name"] == "run"
     assert "execute_run" in run["command"]
     assert "postgresql" not in json.dumps(run), "the database's URL is a secret of the definition, not of the command"
+
+
+def test_what_is_dropped_into_the_bucket_is_told_to_the_code_servers_queue(stack: Stack) -> None:
+    import boto3
+    from cfnlint.decode import decode
+
+    s3, sqs = boto3.client("s3"), boto3.client("sqs")
+    landing, queue = urlsplit(stack.environment["MEDIAFM_LANDING"]), stack.environment["MEDIAFM_LANDING_QUEUE"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    template, _ = decode(str(AWS / "mediafm.yaml"))
+    notified = template["Resources"]["Bucket"]["Properties"]["NotificationConfiguration"]["QueueConfigurations"]
+    told = [
+        {"QueueArn": arn, "Events": [of["Event"]], "Filter": {"Key": {"FilterRules": of["Filter"]["S3Key"]["Rules"]}}}
+        for of in notified  # of which moto's CloudFormation makes nothing
+    ]
+    s3.put_bucket_notification_configuration(
+        Bucket=landing.netloc, NotificationConfiguration={"QueueConfigurations": told}
+    )
+    root = f"{landing.path[1:]}/titles/"
+    for key in (f"{root}a/title.json", f"{landing.path[1:]}/labels/clip_tone.csv", "lake/titles/b/1"):
+        s3.put_object(Bucket=landing.netloc, Key=key, Body=b"{}")
+    heard = Queue(queue).receive(landing.netloc, root)
+    assert (heard.folders, heard.refused, heard.more) == ({"a"}, [], False)

@@ -51,6 +51,9 @@ def test_a_variable_that_is_set_to_nothing_has_its_default() -> None:
         ("MEDIAFM_ASK_ABOVE", "-0.1"),
         ("MEDIAFM_ASK_ABOVE", "nan"),
         ("MEDIAFM_ASK_ABOVE", "some"),
+        ("MEDIAFM_LANDING_QUEUE", "landing"),
+        ("MEDIAFM_LANDING_QUEUE", "https://sqs.us-east-1.amazonaws.com/1/landing"),  # of a folder
+        ("MEDIAFM_LANDING_RELIST_S", "0"),
         ("MEDIAFM_RUN_TAGS", "not json"),
         ("MEDIAFM_RUN_TAGS", '{"encoder": "big"}'),
     ],
