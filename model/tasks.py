@@ -1,4 +1,4 @@
-"""The tasks that frozen embeddings are probed on, declared once: what a label says, how it is predicted and scored.
+"""The tasks that frozen embeddings are judged by, declared once: what a label says, how it is predicted and scored.
 
 A leaf without imports of this project, which all packages may read (tests/mediafm_assets/test_layers.py).
 """
@@ -45,3 +45,10 @@ TASKS: Mapping[str, Task] = {
         Task("clip_retrieval", "label", "AP"),
     )
 }
+"""Those that clips are probed on."""
+
+SCENES = "scenes"
+"""The task whose labels are a title's scenes: at which shots one begins."""
+
+LABELLED = (*TASKS, SCENES)
+"""The tasks that have label files: each a file's stem, and a partition of `clip_labels`."""

@@ -11,6 +11,7 @@ from mediafm_assets.graph.plan import tasks_to_make
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import Catalogue, digest
 from mediafm_assets.graph.whole import CatalogueRun
+from model.tasks import SCENES
 from resources.encoders.clips.asking import Asked, Clip, Cuts, put_to
 from resources.encoders.clips.encoder import ClipEncoder
 from resources.errors import BadInput, Unavailable
@@ -36,7 +37,9 @@ def without_encoders(catalogue: Catalogue) -> str | None:
 
 def labelled_clips(catalogue: Catalogue) -> list[Clip]:
     """The clips of all tasks in titles that are registered, those of a title in a row."""
-    labels = catalogue.lake.scan("clip_labels").collect()
+    import polars as pl
+
+    labels = catalogue.lake.scan("clip_labels").filter(pl.col("task") != SCENES).collect()
     return [clip for clip in with_titles(catalogue, labels) if clip.media_sha256]
 
 
@@ -88,8 +91,10 @@ def price(catalogue: Catalogue) -> float:
     import polars as pl
 
     landing = catalogue.resources["landing"]
-    spans = [catalogue.lake.scan("clip_labels").collect()]
+    spans = [catalogue.lake.scan("clip_labels").filter(pl.col("task") != SCENES).collect()]
     for todo in tasks_to_make(catalogue):
+        if todo.task == SCENES:
+            continue
         with suppress(BadInput):  # a file that cannot be used adds no clips
             unread = landing.labels(todo.task)
             spans += [unread.rows] if unread else []

@@ -1,4 +1,4 @@
-"""What the embeddings are worth: labelled clips and linear probes on the five published tasks."""
+"""What the embeddings are worth: linear probes of labelled clips on the five published tasks, and labelled scenes."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,14 +8,22 @@ import dagster as dg
 
 from mediafm_assets.defs.clips import clip_encoders, labelled_clips, vectors_of_clips, without_encoders
 from mediafm_assets.defs.encoder import read_encoder
-from mediafm_assets.defs.labels import Clip, clips_by_task, labelled_titles, spans_of, unused_metadata
+from mediafm_assets.defs.labels import (
+    Clip,
+    clips_by_task,
+    labelled_scenes_version,
+    labelled_titles,
+    spans_of,
+    unused_metadata,
+)
+from mediafm_assets.defs.scenes import titles_with_scenes
 from mediafm_assets.graph.shown import picture
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import Catalogue, digest
 from mediafm_assets.graph.whole import CatalogueRun
 from model.modalities import MODALITIES
-from model.tasks import TASKS
-from resources.lake import DeltaLake, vectors
+from model.tasks import SCENES, TASKS
+from resources.lake import DeltaLake, typed_rows, vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,9 +51,8 @@ SEED = 0
 
 
 def probe_metrics(run: CatalogueRun) -> "Rows":
-    """Probe every representation on every task, with folds grouped by title, and every clip encoder beside them."""
-    import polars as pl
-
+    """Probe every representation on every task, with folds grouped by title, and every clip encoder beside them; and
+    compare the scenes that each finds with the labelled ones."""
     from model.probes import probe
 
     encoder_version = run.partition["encoder_version"]
@@ -61,7 +68,25 @@ def probe_metrics(run: CatalogueRun) -> "Rows":
         for name, of_clips in others.items():
             cells.append({"task": task, "representation": name, **compared(task, rows, of_clips)._asdict()})
         run.context.log.info(f"{task}: {len(rows)} clips probed")
-    yield "probe_metrics", pl.DataFrame(cells)
+    cells += scene_cells(run.catalogue)
+    yield "probe_metrics", typed_rows("probe_metrics", cells)
+
+
+def scene_cells(catalogue: Catalogue) -> "list[dict[str, Any]]":
+    """How well the labelled scenes are found, by each representation and by baselines; nothing where none are
+    labelled."""
+    from model.scene_finders import finders
+    from model.scene_metrics import judge, scene_results
+
+    titles = titles_with_scenes(catalogue).values()
+    begins = sum(int(labels.true.sum()) + labels.missed for _, labels in titles)
+    share = max(1, begins) / max(1, sum(len(shots.start_s) for shots, _ in titles))
+    cells = []
+    for representation, find in finders(next(iter(titles))[0].vectors.keys(), share).items() if titles else ():
+        judged = [judge(labels, *find(shots), shots.start_s, shots.end_s) for shots, labels in titles]
+        for result in scene_results(judged, seed=SEED):
+            cells.append({"task": SCENES, "representation": representation, **result._asdict()})
+    return cells
 
 
 def compared(task: str, rows: "pl.DataFrame", vectors: "Mapping[Clip, np.ndarray | str]") -> "ProbeResult":
@@ -104,7 +129,7 @@ def scores(run: CatalogueRun) -> dict[str, Any]:
 
 
 def metrics_version(catalogue: Catalogue) -> str | None:
-    """The version that the probe metrics of the encoder in use would have now; None without one.
+    """The version that the clips' probe metrics by the encoder in use would have now; None without one.
 
     Only titles with labelled clips count: another one that lands changes no probe.
     """
@@ -113,15 +138,19 @@ def metrics_version(catalogue: Catalogue) -> str | None:
     labelled = catalogue.once(labelled_titles)
     made = catalogue.titles_in("contextual_embeddings").items()
     titles = [f"{title} {version}" for title, version in made if title in labelled]
-    labels = [f"{task} {version}" for (task,), version in sorted(catalogue.stored_in("clip_labels").items())]
+    stored = sorted(catalogue.stored_in("clip_labels").items())
+    labels = [f"{task} {version}" for (task,), version in stored if task != SCENES]
     return digest(catalogue.stages.recipe["probe_metrics"].code, catalogue.encoder_version, *titles, *labels)
 
 
 def compared_version(catalogue: Catalogue) -> str | None:
-    """The version that the probe metrics would have, with what is known of the clips by the clip encoders."""
+    """The version that the table would have: of the probe metrics, with what is known of the clips by the clip encoders
+    and of scenes by their labels. Where there is none of these, nothing of them is in it."""
     from resources.lake.clip_cache import known_keys
 
-    version = metrics_version(catalogue)
+    version, of_scenes = metrics_version(catalogue), catalogue.once(labelled_scenes_version)
+    if version and of_scenes:
+        version = digest(version, of_scenes)
     if version is None or without_encoders(catalogue):
         return version
     spaces = [encoder.space() for encoder in clip_encoders(catalogue).values()]
@@ -168,7 +197,11 @@ def _title_clip_vectors(
 
 
 def as_markdown(metrics: "pl.DataFrame") -> str:
-    """A table of tasks by representations, as the run's metadata shows it."""
+    """A table of tasks by representations, as the run's metadata shows it; and one of what scenes are found by."""
+    import polars as pl
+
+    of_scenes = metrics.filter(task=SCENES)
+    metrics = metrics.filter(pl.col("task") != SCENES)
     cells: Mapping[tuple[str, str], str] = {
         (row["task"], row["representation"]): "-" if row["value"] is None else f"{row['value']:.3f}"
         for row in metrics.iter_rows(named=True)
@@ -177,7 +210,11 @@ def as_markdown(metrics: "pl.DataFrame") -> str:
     which = list(dict.fromkeys((*REPRESENTATIONS, *metrics["representation"])))
     lines = [["task", *which], ["---"] * (len(which) + 1)]
     lines += [[name, *(cells[task, representation] for representation in which)] for task, name in names.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    if len(of_scenes):
+        by = of_scenes.pivot("metric", index="representation", values="value", maintain_order=True)
+        lines += [[], ["scenes by", *by.columns[1:]], ["---"] * len(by.columns)]
+        lines += [[name, *("-" if of is None else f"{of:.3f}" for of in row)] for name, *row in by.iter_rows()]
+    return "\n".join(f"| {' | '.join(line)} |" if line else "" for line in lines)
 
 
 STAGES = (

@@ -1,4 +1,4 @@
-"""Labelled clips: they follow their files, and what cannot be used is named and stops nothing else."""
+"""Labelled clips and scenes: they follow their files, and what cannot be used is named and stops nothing else."""
 
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -9,9 +9,8 @@ from mediafm_assets.graph.partitions import tasks_partitions
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import Catalogue, digest
 from mediafm_assets.graph.whole import CatalogueRun
-from model.tasks import TASKS
+from model.tasks import SCENES, TASKS
 from resources.errors import BadInput, printable
-from resources.lake import DeltaLake
 
 if TYPE_CHECKING:
     import polars as pl
@@ -82,8 +81,11 @@ def with_all_labels(rows: "pl.DataFrame") -> "pl.DataFrame":
 
 
 def labelled_titles(catalogue: Catalogue) -> frozenset[str]:
-    """The titles that label files name."""
-    return frozenset(catalogue.lake.scan("clip_labels").select("title_id").unique().collect()["title_id"])
+    """The titles that labelled clips are of."""
+    import polars as pl
+
+    labels = catalogue.lake.scan("clip_labels").filter(pl.col("task") != SCENES)
+    return frozenset(labels.select("title_id").unique().collect()["title_id"])
 
 
 Clip = tuple[str, float, float]
@@ -104,7 +106,8 @@ def clips_by_task(catalogue: Catalogue) -> "tuple[dict[str, pl.DataFrame], pl.Da
     import polars as pl
 
     lake = catalogue.lake
-    labels, unused = usable_labels(lake, catalogue.encoder_version or "")
+    labels, unused = catalogue.once(usable_labels)
+    labels = labels.filter(pl.col("task") != SCENES)
     by_task = {}
     for task in TASKS.values():
         clips = labels.filter(pl.col("task") == task.name)
@@ -120,17 +123,40 @@ def clips_by_task(catalogue: Catalogue) -> "tuple[dict[str, pl.DataFrame], pl.Da
     return by_task, unused
 
 
-def usable_labels(lake: DeltaLake, encoder_version: str) -> "tuple[pl.DataFrame, pl.DataFrame]":
-    """Labelled clips in titles with vectors of this encoder; and, with a `reason`, those of no title or outside of
-    their film."""
+def labelled_scenes(catalogue: Catalogue) -> "dict[str, pl.DataFrame]":
+    """The labelled scenes that shots can be compared with, by title, in their order. What is left out and what waits is
+    as of `clips_by_task`."""
+    labels, _unused = catalogue.once(usable_labels)
+    scenes = labels.filter(task=SCENES).sort("title_id", "start_s")
+    return {title_id: rows for (title_id,), rows in scenes.partition_by("title_id", as_dict=True).items()}
+
+
+def labelled_scenes_version(catalogue: Catalogue) -> str | None:
+    """The version of what labelled scenes are compared with: changes with their labels, and with titles that have some;
+    None where none are stored."""
+    labels = catalogue.stored_in("clip_labels").get((SCENES,))
+    if labels is None:
+        return None
+    scenes = catalogue.lake.read("clip_labels", task=SCENES)
+    titles = sorted(scenes["title_id"].unique().to_list())
+    made = catalogue.titles_in("contextual_embeddings")
+    return digest(labels, *(f"{title} {made[title]}" for title in titles if title in made))
+
+
+def usable_labels(catalogue: Catalogue) -> "tuple[pl.DataFrame, pl.DataFrame]":
+    """Labelled clips and scenes in titles with vectors of the encoder in use; and, with a `reason`, those of no title
+    or outside of their film."""
     import polars as pl
 
+    lake = catalogue.lake
     labels = lake.scan("clip_labels").collect().sort("title_id", "clip_id")
     titles = lake.scan("titles").select("title_id", "duration_s").collect()
     labelled = pl.col("title_id").is_in(labels["title_id"].unique().to_list())
     shots = lake.scan("fused_embeddings").filter(labelled).group_by("title_id")
     ends = shots.agg(pl.col("end_s").max().alias("last_shot_end_s"), pl.len().alias("shots")).collect()
-    of_encoder = lake.scan("contextual_embeddings").filter(labelled, pl.col("encoder_version") == encoder_version)
+    of_encoder = lake.scan("contextual_embeddings").filter(
+        labelled, pl.col("encoder_version") == (catalogue.encoder_version or "")
+    )
     contextual = of_encoder.group_by("title_id").agg(pl.len().alias("shots_in_context")).collect()
     clips = labels.join(titles, on="title_id", how="left").join(ends, on="title_id", how="left")
     clips = clips.join(contextual, on="title_id", how="left", maintain_order="left")

@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from mediafm_assets.defs.ingest import cues_of
+from mediafm_assets.defs.labels import labelled_scenes
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
+from mediafm_assets.graph.versions import Catalogue
 from model.modalities import WIDTHS, blocks_of
 from resources.lake import typed_rows, vectors
 
@@ -12,6 +14,10 @@ if TYPE_CHECKING:
     import polars as pl
 
     from mediafm_assets.graph.materialise import Rows
+    from model.scene_finders import Shots
+    from model.scene_metrics import LabelledScenes
+
+    TitleWithScenes = tuple[Shots, LabelledScenes]
 
 BREAKS_APART_S = 300.0
 """Breaks nearer to each other, or to an end of the title, than this count less."""
@@ -47,6 +53,24 @@ def scenes(run: TitleRun, title_id: str) -> "Rows":
         "embedding": list(scene_embeddings(contextual, found.first, found.last)),
     }
     yield "scenes", pl.DataFrame(rows).with_columns(encoder_version=pl.lit(run.catalogue.encoder_version))
+
+
+def titles_with_scenes(catalogue: Catalogue) -> "dict[str, TitleWithScenes]":
+    """Every title whose scenes are labelled and can be compared, with its shots in each representation."""
+    from model.scene_finders import Shots
+    from model.scene_metrics import on_shots
+
+    found = {}
+    for title_id, rows in catalogue.once(labelled_scenes).items():
+        shots = catalogue.lake.read("fused_embeddings", title_id=title_id).sort("shot_index")
+        of_title = {"encoder_version": catalogue.encoder_version or "", "title_id": title_id}
+        context = catalogue.lake.read("contextual_embeddings", **of_title).sort("shot_index")
+        start_s, fused = shots["start_s"].to_numpy(), vectors(shots)
+        in_context = {"contextual": vectors(context, "last"), "contextual_in_context": vectors(context)}
+        by_representation = {name: fused[:, block] for name, block in blocks_of(WIDTHS).items()} | in_context
+        labels = on_shots(rows["start_s"].to_numpy(), rows["end_s"].to_numpy(), start_s)
+        found[title_id] = Shots(by_representation | {"fused": fused}, start_s, shots["end_s"].to_numpy()), labels
+    return found
 
 
 def ad_breaks(run: TitleRun, title_id: str) -> "Rows":

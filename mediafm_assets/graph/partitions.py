@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from model.tasks import TASKS
+from model.tasks import LABELLED
 
 titles_partitions = dg.DynamicPartitionsDefinition(name="titles")
 """One key per title: its id. The landing sensor and the `mediafm` command add keys; nothing removes one."""
 
-tasks_partitions = dg.StaticPartitionsDefinition(list(TASKS))
+tasks_partitions = dg.StaticPartitionsDefinition(list(LABELLED))
 """One key per task with labels: the label file's stem."""

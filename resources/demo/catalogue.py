@@ -1,7 +1,7 @@
 """The demo catalogue: small films with a story, whose every cut and label is known, as drops in a landing zone.
 
     <folder>/titles/<id>/    film.mp4, subtitles, title.json (written last, as a good uploader does)
-    <folder>/labels/         <task>.jsonl for the five tasks
+    <folder>/labels/         <task>.jsonl for the five tasks of clips, and scenes.jsonl
     <folder>/truth/          <id>.json: true cuts, shots, scenes and labels; no part of any drop
 
 A title's content is a pure function of (seed, its place in the catalogue, shots per title, `RENDER_VERSION`). The
@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from model.tasks import SCENES
 from resources.demo.film import HEIGHT, WIDTH, render_film
 from resources.demo.pictures import Look, pictures
 from resources.demo.sound import soundtrack
@@ -72,6 +73,7 @@ def render_catalogue(
         truth = json.loads((folder / "truth" / f"{story.title_id}.json").read_text())
         for task, labels in truth["labels"].items():
             rows[task] += [json.dumps(row) for row in labels]
+        rows[SCENES] += [json.dumps(row) for row in _scenes(story)]
     for task in rows:
         _write_if_changed(folder / "labels" / f"{task}.jsonl", "\n".join(rows[task]) + "\n")
     return Catalogue(folder, folder / "truth", [s.title_id for s in stories], [s.title_id for s in missing])
@@ -137,6 +139,14 @@ def _render_title(folder: Path, story: Story, shots_per_title: int) -> str:
     _write(folder / "truth" / f"{story.title_id}.json", json.dumps(truth, indent=1) + "\n")
     _write(drop / "title.json", json.dumps(metadata, indent=2) + "\n")
     return story.title_id
+
+
+def _scenes(story: Story) -> Iterator[dict[str, Any]]:
+    """The story's scenes as rows of a label file."""
+    for scene in story.scenes:
+        frames = story.shots[scene.first_shot].start_frame, story.shots[scene.end_shot - 1].end_frame
+        start_s, end_s = (round(frame / FPS, 6) for frame in frames)
+        yield {"title_id": story.title_id, "start_s": start_s, "end_s": end_s}
 
 
 def _cut(shot: Shot) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from model.modalities import FUSED_DIM, MODALITIES, WIDTHS
-from model.tasks import TASKS
+from model.tasks import LABELLED
 
 TRACK_FIELDS = ("name", "language", "kind", "format", "sha256")
 TRACKS = f"list<struct<{', '.join(f'{field}: string' for field in TRACK_FIELDS)}>>"
@@ -54,7 +54,7 @@ class Table:
 
 TITLE = Column("title_id", "string", "The title: the name of its folder in the landing zone.")
 ENCODER_VERSION = Column("encoder_version", "string", "The encoder's version; newer ones sort after older ones.")
-TASK = Column("task", "string", f"{', '.join([*TASKS][:-1])} or {[*TASKS][-1]}.")
+TASK = Column("task", "string", f"{', '.join(LABELLED[:-1])} or {LABELLED[-1]}.")
 RUN_ID = Column("run_id", "string", "The Dagster run.")
 STEP = Column("step", "string", "The step of the run: `title`, or what is made once for all titles.")
 DATA_VERSION = Column(
@@ -387,10 +387,10 @@ TABLES: Mapping[str, Table] = {
         ),
         _table(
             "clip_labels",
-            "Labelled clips, as dropped into the landing zone.",
+            "Labelled clips and scenes, as dropped into the landing zone.",
             (TASK,),
             ("clip_id",),
-            Column("clip_id", "string", "The clip."),
+            Column("clip_id", "string", "The clip; of a scene its title, and when it begins."),
             TITLE,
             START,
             END,
@@ -400,21 +400,27 @@ TABLES: Mapping[str, Table] = {
         ),
         _table(
             "probe_metrics",
-            "What linear probes on each representation score on each task, for each encoder.",
+            "What linear probes on each representation score on each task, and how well scenes are found, for each "
+            "encoder.",
             (ENCODER_VERSION,),
-            ("task", "representation"),
+            ("task", "representation", "metric"),
             TASK,
             Column(
                 "representation",
                 "string",
                 "What was probed: video, audio, text, fused (the three), moving_average and title_mean of fused, "
-                "contextual_clip_alone, contextual_in_context; and the clip encoders of clip_embeddings.",
+                "contextual_clip_alone, contextual_in_context; and the clip encoders of clip_embeddings. Of scenes: "
+                "what they are found by (docs/scenes.md).",
             ),
-            Column("metric", "string", "The task's published metric."),
+            Column(
+                "metric",
+                "string",
+                "The task's published metric; of scenes AP, AP by title, F1 and mIoU.",
+            ),
             Column("value", "float64", "The score; null when there are too few labels (see note).", nullable=True),
             Column("ci_low", "float64", "Lower end of its 95 % interval, bootstrapped over titles.", nullable=True),
             Column("ci_high", "float64", "Upper end.", nullable=True),
-            Column("n_clips", "int32", "Labelled clips used."),
+            Column("n_clips", "int32", "Labelled clips used; of scenes, shots at which one may begin."),
             Column("n_titles", "int32", "Titles they come from."),
             Column("note", "string", "Why there is no number.", nullable=True),
         ),

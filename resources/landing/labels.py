@@ -54,26 +54,27 @@ def label_file_of(place: Place, task: str) -> File | None:
 def labels_of(task: str, name: str, data: bytes) -> Labels:
     import polars as pl
 
-    column = TASKS[task].label
     types: dict[str, Any] = {"labels": pl.List(pl.String), "score": pl.Float64, "label": pl.Int32}
+    column = TASKS[task].label if task in TASKS else None  # a scene's label is its span
     schema: dict[str, Any] = {
         "clip_id": pl.String,
         "title_id": pl.String,
         "start_s": pl.Float64,
         "end_s": pl.Float64,
-        column: types[column],
+        **({column: types[column]} if column else {}),
     }
     rows: list[tuple[Any, ...]] = []
     seen: dict[str, int] = {}
     refused: list[Refused] = []
     refused_rows = 0
-    for number, said in rows_of(name, data, {"clip_id", "title_id", "start_s", "end_s", column}):
+    for number, said in rows_of(name, data, schema.keys()):
         try:
             if isinstance(said, BadInput):
                 raise said
-            row = _label_row(said, column)
+            row = _label_row(said, column) if column else _scene_row(said)
             if row[0] in seen:
-                raise ValueError(f'clip_id "{printable(row[0])}" is already in line {seen[row[0]]}')
+                what = "clip_id" if column else "the scene"
+                raise ValueError(f'{what} "{printable(row[0])}" is already in line {seen[row[0]]}')
         except (BadInput, ValueError) as error:
             refused_rows += 1
             if len(refused) < REFUSED_SHOWN:
@@ -104,6 +105,12 @@ def _label_row(said: dict[str, Any], column: str) -> tuple[Any, ...]:
                 raise ValueError(f"label is {value:g}; it must be 0 or 1")
             value = int(value)
     return clip_id, title_id, start_s, end_s, value
+
+
+def _scene_row(said: dict[str, Any]) -> tuple[Any, ...]:
+    """One checked row, named by what tells it from others; ValueError says what is wrong with it."""
+    title_id, start_s, end_s = span_of(said)
+    return f"{title_id} at {start_s:.3f} s", title_id, start_s, end_s
 
 
 def _label_list(said: Any) -> list[str]:

@@ -5,7 +5,8 @@ S3 prefix.
                       <one media file>
                       *.srt|.vtt|.ttml|.ass      timed text; language and kind in the name: film.en.srt, film.de.sdh.vtt
                       while it is live, a film that grows (resources/landing/live.py)
-    labels/<task>.{csv,jsonl,parquet}
+    labels/<task>.{csv,jsonl,parquet}  labelled clips: {"clip_id", "title_id", "start_s", "end_s", and "labels", "score"
+                                      or "label"}; scenes.*: {"title_id", "start_s", "end_s"} of each scene
     pairs/*.jsonl                     captions of clips: {"caption", and "video", a file beside it, or "title_id",
                                       "start_s", "end_s"}
 
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from model.tasks import TASKS
+from model.tasks import LABELLED
 from resources.errors import BadInput, printable
 from resources.landing.drops import (
     Drop,
@@ -112,8 +113,8 @@ class LandingZone(dg.ConfigurableResource):
         place = self._place()
         landing = Landing()
         for file in place.files("labels"):
-            if file.name.rpartition(".")[0] not in TASKS:
-                log.warning("labels/%s is ignored: the tasks are %s", printable(file.name), ", ".join(TASKS))
+            if file.name.rpartition(".")[0] not in LABELLED:
+                log.warning("labels/%s is ignored: the tasks are %s", printable(file.name), ", ".join(LABELLED))
         known = known_folders(self.uri, self.relist_s)
         for title_id, files in place.folders("titles") if known is None else known:
             try:
@@ -308,9 +309,9 @@ class LandingZone(dg.ConfigurableResource):
         """The labelled clips of `task`, or None when nobody dropped any.
 
         Columns: clip_id, title_id (strings), start_s, end_s (float64 seconds, 0 <= start_s < end_s), and by task
-        `labels` (list of strings), `score` (finite float64) or `label` (int32, 0 or 1). Titles need not be known. A row
-        that cannot be used is refused alone. Raises BadInput when the file as a whole, or each of its rows, cannot be
-        used, or when the task has two files.
+        `labels` (list of strings), `score` (finite float64), `label` (int32, 0 or 1) or, of scenes, none of them; their
+        clip_id is made here. Titles need not be known. A row that cannot be used is refused alone. Raises BadInput when
+        the file as a whole, or each of its rows, cannot be used, or when the task has two files.
         """
         place = self._place()
         file = label_file_of(place, task)

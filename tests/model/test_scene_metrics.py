@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.scene_metrics import Judged, mean_iou, scene_scores
+from model.scene_metrics import METRICS, Judged, judge, mean_iou, on_shots, scene_results, scene_scores
 
 TRUE = np.array([False, False, True, False, True, False])
 START, END = np.arange(6.0), np.arange(1.0, 7.0)
@@ -47,6 +47,47 @@ def test_without_a_true_beginning_there_is_no_average_precision() -> None:
     scores = scene_scores([Judged(nothing, np.zeros(6), nothing, START, END)])
     assert np.isnan(scores.ap)
     assert scores.miou == 1
+
+
+def test_labels_are_laid_on_the_shots_that_begin_near_them_as_far_as_they_reach() -> None:
+    begin_s, end_s = np.array([3.0, 1.2, 4.5]), np.array([4.5, 3.0, 5.0])
+    labels = on_shots(begin_s, end_s, START)
+    assert labels.true.tolist() == [False, False, False, True, True, False]  # at 4.5 s the shot of 4 s is the nearest
+    assert (labels.judged, labels.missed) == (slice(1, 5), 0)
+    between = on_shots(np.array([0.0, 10.0]), np.array([10.0, 30.0]), np.array([0.0, 8.0, 12.0, 20.0]))
+    assert (between.true.any(), between.judged, between.missed) == (False, slice(0, 4), 1)
+
+
+def test_only_what_labels_reach_is_judged() -> None:
+    labels = on_shots(np.array([2.0, 4.0]), np.array([4.0, 5.0]), START)
+    found = np.array([False, True, False, False, True, True])  # outside of the labels it is wrong
+    assert scene_scores([judge(labels, found * 1.0, found, START, END)]) == (1, 1, 1, 1)
+
+
+def test_a_single_labelled_scene_says_nothing_of_beginnings() -> None:
+    labels = on_shots(np.array([2.0]), np.array([3.0]), START)
+    assert (labels.true.any(), labels.judged, labels.missed) == (False, slice(2, 3), 0)
+
+
+def test_results_have_intervals_over_titles_that_hold_the_figures() -> None:
+    rng = np.random.default_rng(0)
+    titles = [judged(TRUE + rng.normal(size=6), TRUE ^ (rng.random(6) < 0.2)) for _ in range(8)]
+    scores, results = scene_scores(titles), scene_results(titles)
+    assert [result.metric for result in results] == list(METRICS)
+    assert [result.value for result in results] == pytest.approx(list(scores))
+    for result in results:
+        assert result.value is not None
+        assert result.ci_low is not None
+        assert result.ci_high is not None
+        assert result.ci_low < result.value < result.ci_high
+        assert (result.n_clips, result.n_titles, result.note) == (40, 8, None)
+    assert scene_results(titles) == results
+
+
+def test_too_few_titles_have_no_figures_and_a_note() -> None:
+    results = scene_results([judged(TRUE * 1.0, TRUE)] * 3)
+    assert {result.value for result in results} == {None}
+    assert {result.note for result in results} == {"too few labels: scenes begin within 3 titles; 4 are needed"}
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=20))

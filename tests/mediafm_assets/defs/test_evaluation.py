@@ -7,17 +7,26 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
+import polars as pl
 import pytest
 
 from mediafm_assets.commands.headless import driver
-from mediafm_assets.defs.evaluation import clip_vectors
+from mediafm_assets.defs.clips import labelled_clips
+from mediafm_assets.defs.evaluation import clip_vectors, compared_version
+from mediafm_assets.defs.labels import clips_by_task
+from mediafm_assets.defs.tags import probes_version
 from mediafm_assets.graph.plan import tasks_to_make
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import resources
 from mediafm_assets.stages import all_stages
+from model.modalities import WIDTHS
+from model.scene_finders import finders
+from model.scene_metrics import METRICS
 from model.smoothing import moving_average
+from model.tasks import SCENES
 from resources.lake import vectors
 from tests.mediafm_assets.conftest import Places
+from tests.mediafm_assets.title_runs import catalogue_of
 
 Materialise = Callable[..., dg.ExecuteInProcessResult]
 
@@ -153,6 +162,61 @@ def test_clips_outside_of_their_film_or_of_no_title_are_listed_and_stop_no_probe
     assert (said["unknown_titles"], said["unknown_titles_count"]) == (["no-such-title"], 1)
     metrics = places.lake.read("probe_metrics", **newest_encoder(places))
     assert set(metrics.filter(task="clip_tone")["n_clips"]) == {len(rows) + 1}
+
+
+def test_found_scenes_are_compared_with_the_labelled_ones(finished: Places) -> None:
+    rows = finished.lake.read("probe_metrics", **newest_encoder(finished)).filter(task=SCENES)
+    ways = finders((*dict(WIDTHS), "fused", "contextual", "contextual_in_context"), 0.1)
+    assert set(rows.select("representation", "metric").rows()) == {(way, metric) for way in ways for metric in METRICS}
+    assert set(rows["n_titles"]) == {6}
+    assert rows["value"].is_between(0, 1).all()
+    assert (rows["ci_low"] <= rows["value"]).all()
+    assert (rows["value"] <= rows["ci_high"]).all()
+    assert rows["note"].null_count() == len(rows)
+
+
+def test_scene_labels_change_what_scenes_are_compared_with_and_nothing_of_clips(places: Places) -> None:
+    def seen() -> tuple[Any, ...]:
+        catalogue = catalogue_of(places)
+        return compared_version(catalogue), (probes_version(catalogue), labelled_clips(catalogue))
+
+    stored = places.lake.read("clip_labels", task=SCENES).drop("task", "data_version")
+    before = seen()
+    places.lake.write("clip_labels", {"task": SCENES}, stored[1:], "d" * 32)
+    fewer = seen()
+    places.lake.delete("clip_labels", {"task": SCENES})
+    without = seen()
+    assert before[1] == fewer[1] == without[1]
+    assert len({before[0], fewer[0], without[0]}) == 3
+    clips, _unused = clips_by_task(catalogue_of(places))
+    assert {len(rows) for rows in clips.values()} != {0}
+
+
+def test_labelled_scenes_follow_their_file_and_those_that_cannot_be_used_are_named(
+    places: Places, materialise: Materialise
+) -> None:
+    file = places.landing / "labels" / "scenes.jsonl"
+    before = places.lake.read("probe_metrics", **newest_encoder(places))
+    rows = rows_of(file)
+    write_rows(file, [{"title_id": "no-such-title", "start_s": 0, "end_s": 1}, {**rows[0], "start_s": -1}, *rows])
+    labelled = materialise("clip_labels", SCENES)
+    assert labelled.success
+    assert metadata_of(labelled)["refused"] == [
+        f"scenes.jsonl, line 2: start_s -1 and end_s {rows[0]['end_s']:g} are not 0 <= start_s < end_s"
+    ]
+    assert len(places.lake.read("clip_labels", task=SCENES)) == len(rows) + 1
+    evaluated = materialise("probe_metrics")
+    assert evaluated.success
+    said = metadata_of(evaluated)
+    assert (said["unknown_titles"], said["unused_clips"]) == (["no-such-title"], 1)
+    assert "| scenes by |" in said["scores"]
+    same = before.drop("data_version")
+    assert places.lake.read("probe_metrics", **newest_encoder(places)).drop("data_version").equals(same)
+    file.unlink()
+    assert materialise("clip_labels", SCENES).success
+    assert materialise("probe_metrics").success
+    after = places.lake.read("probe_metrics", **newest_encoder(places)).drop("data_version")
+    assert after.equals(same.filter(pl.col("task") != SCENES))
 
 
 def newest_encoder(places: Places) -> dict[str, str]:

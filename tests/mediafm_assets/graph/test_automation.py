@@ -15,7 +15,7 @@ from mediafm_assets.graph.sensors import TITLES_PER_TICK, automation_sensor, cha
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import resources
 from mediafm_assets.stages import all_stages
-from model.tasks import TASKS
+from model.tasks import LABELLED
 from resources.landing import LandingZone
 from tests.mediafm_assets.conftest import Drop, Places
 
@@ -79,7 +79,7 @@ def test_titles_that_landed_together_are_requested_whole_in_one_run(
         titles = land(instance, empty_places)
         found = requested(tick_automation(instance))
     assert found.pop(f"{titles[0]} to {titles[-1]}") == BEFORE_TRAINING
-    assert set(found) <= set(TASKS)
+    assert set(found) <= set(LABELLED)
 
 
 def test_runs_are_bounded_by_the_configured_number_of_titles(
@@ -90,7 +90,7 @@ def test_runs_are_bounded_by_the_configured_number_of_titles(
     with dg.DagsterInstance.ephemeral() as instance:
         titles = land(instance, empty_places)
         found = requested(tick_automation(instance))
-    assert set(found) - set(TASKS) == {f"{titles[0]} to {titles[3]}", f"{titles[4]} to {titles[5]}"}
+    assert set(found) - set(LABELLED) == {f"{titles[0]} to {titles[3]}", f"{titles[4]} to {titles[5]}"}
 
 
 def test_runs_carry_the_tags_that_their_stage_is_configured_with(

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from model.tasks import TASKS
+from model.tasks import LABELLED, SCENES, TASKS
 from resources.demo import render_catalogue
 from resources.demo.film import render_film
 from resources.demo.story import FPS, GENRES, SETTINGS, tell_story
@@ -49,7 +49,7 @@ def test_every_rendered_title_is_a_complete_drop_and_every_label_file_is_readabl
         *(["srt"], ["srt"], [], ["vtt"], ["ass"], ["ttml"])
     ]
     assert look.drops[4].series_id == look.drops[5].series_id is not None
-    for task in TASKS:
+    for task in LABELLED:
         labels = landing.labels(task)
         assert labels is not None
         assert not labels.refused
@@ -131,6 +131,16 @@ def test_a_catalogue_of_any_size_has_titles_of_its_own() -> None:
     stories = [tell_story(index, seed=7, shots_per_title=8) for index in range(400)]
     assert len({story.title_id for story in stories}) == 400
     assert len({story.title for story in stories}) == 400
+
+
+def test_the_labelled_scenes_are_those_of_the_truth(small_catalogue: Path) -> None:
+    labelled = rows(small_catalogue, SCENES)
+    for title_id, truth in truths(small_catalogue).items():
+        of_title = [row for row in labelled if row["title_id"] == title_id]
+        firsts = [truth["shots"][scene["first_shot"]]["start_frame"] for scene in truth["scenes"]]
+        assert [row["start_s"] for row in of_title] == pytest.approx([frame / FPS for frame in firsts], abs=1e-6)
+        assert [row["end_s"] for row in of_title[:-1]] == [row["start_s"] for row in of_title[1:]]
+        assert of_title[-1]["end_s"] == pytest.approx(truth["frames"] / FPS, abs=1e-6)
 
 
 def test_labels_fit_their_clips_and_depend_on_the_scenes_around_them(small_catalogue: Path) -> None:

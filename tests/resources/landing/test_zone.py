@@ -458,6 +458,28 @@ def test_scores_and_yes_or_no_labels_have_their_own_columns(tmp_path: Path) -> N
     assert retrieval.rows["label"].to_list() == [1]
 
 
+@pytest.mark.parametrize("extension", ["csv", "jsonl", "parquet"])
+def test_a_labelled_scene_is_its_title_and_its_span(tmp_path: Path, extension: str) -> None:
+    scenes: list[dict[str, Any]] = [
+        {"title_id": "t", "start_s": 0.0, "end_s": 4.5},
+        {"title_id": "t", "start_s": 4.5, "end_s": 9.0},
+        {"title_id": "t", "start_s": 4.5, "end_s": 8.0},
+        {"title_id": "t", "start_s": 9.0, "end_s": 9.0},
+        {"title_id": "u", "start_s": 4.5, "end_s": 9.0},
+    ]
+    write_labels(tmp_path, "scenes", extension, scenes)
+    labels = LandingZone(uri=str(tmp_path)).labels("scenes")
+    assert labels is not None
+    names = ["t at 0.000 s", "t at 4.500 s", "u at 4.500 s"]
+    kept = [{"clip_id": name, **scenes[n]} for name, n in zip(names, (0, 1, 4), strict=True)]
+    assert labels.rows.to_dicts() == kept
+    line = {"csv": 1, "jsonl": 0, "parquet": 0}[extension]
+    assert [str(refused) for refused in labels.refused] == [
+        f'scenes.{extension}, line {3 + line}: the scene "t at 4.500 s" is already in line {2 + line}',
+        f"scenes.{extension}, line {4 + line}: start_s 9 and end_s 9 are not 0 <= start_s < end_s",
+    ]
+
+
 def test_nobody_dropped_labels_and_none_come(tmp_path: Path) -> None:
     zone = LandingZone(uri=str(tmp_path))
     assert zone.labels("clip_tone") is None
