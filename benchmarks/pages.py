@@ -101,7 +101,11 @@ def write(lake: DeltaLake, titles: int, shots: int) -> None:
                 present=pl.lit(True), encoder=pl.lit(encoder), track=pl.lit("film.en.srt"), input_hash=pl.lit(None)
             ),
             "fused_embeddings": pl.DataFrame({**spans, "embedding": list(vectors)}).with_columns(
-                has_video=pl.lit(True), has_audio=pl.lit(True), has_text=pl.lit(True), space=pl.lit(space)
+                has_video=pl.lit(True),
+                has_audio=pl.lit(True),
+                has_text=pl.lit(True),
+                input_hash=None,
+                space=pl.lit(space),
             ),
             "global_embeddings": whole.select("title_id", text="synopsis").with_columns(
                 pl.Series("embedding", list(hash_texts(whole["synopsis"].to_list(), 768))), encoder=pl.lit(encoder)

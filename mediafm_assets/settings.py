@@ -22,7 +22,15 @@ from pydantic import (
     field_validator,
 )
 
-from resources.encoders import AUDIO_ENCODERS, TEXT_ENCODERS, VIDEO_ENCODERS, AudioEncoder, TextEncoder, VideoEncoder
+from resources.encoders import (
+    AUDIO_ENCODERS,
+    TEXT_ENCODERS,
+    VIDEO_ENCODERS,
+    AudioEncoder,
+    OmniEncoder,
+    TextEncoder,
+    VideoEncoder,
+)
 from resources.encoders.clips.encoder import CLIP_ENCODERS, ClipEncoders
 from resources.errors import BadInput, Unavailable, printable
 from resources.lake import DeltaLake
@@ -39,7 +47,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 """The checkout: the default landing zone, lake and Dagster instance lie in it."""
 
 Profile = Literal["embedded", "reference"]
-FusionKind = Literal["balanced", "as_published"]
+FusionKind = Literal["balanced", "as_published", "omni"]
 
 
 class ConfigurationError(Exception):
@@ -64,18 +72,25 @@ class FrameSampler(dg.ConfigurableResource[Any]):
 
 
 class Fusion(dg.ConfigurableResource[Any]):
-    """How the three embeddings of a shot become one.
+    """How a shot's modalities become one vector.
 
-    kind: "balanced" (each present modality unit-normed first) or "as_published" (concatenated as they are).
+    kind: "balanced" (the three embeddings, each present one unit-normed first), "as_published" (concatenated as they
+        are) or "omni" (a multimodal model reads frames, sound and words together, in place of the three).
+    omni: that model.
     """
 
     kind: FusionKind = "balanced"
+    omni: OmniEncoder
 
     def config_key(self) -> str:
-        return self.kind
+        return self.omni.config_key() if self.kind == "omni" else self.kind
 
     def space(self) -> str:
-        return self.kind
+        return self.omni.space() if self.kind == "omni" else self.kind
+
+    def preflight(self) -> list[str]:
+        """One sentence for each thing that is missing; empty when everything is ready to work."""
+        return self.omni.preflight() if self.kind == "omni" else []
 
 
 class EncoderConfig(dg.ConfigurableResource[Any]):
@@ -266,7 +281,12 @@ class Environment(BaseModel):
         None, alias="MEDIAFM_TEXT_ENCODER", description="openai: any compatible server, by OPENAI_BASE_URL"
     )
     text_model: str = Field("text-embedding-3-large", alias="MEDIAFM_TEXT_MODEL", description="the API's model")
-    fusion: FusionKind = Field("balanced", alias="MEDIAFM_FUSION")
+    fusion: FusionKind = Field(
+        "balanced",
+        alias="MEDIAFM_FUSION",
+        description="omni: Qwen3-Omni reads each shot's frames, sound and words together",
+    )
+    omni_model: str = Field("", alias="MEDIAFM_OMNI_MODEL", description="folder of the Qwen3-Omni checkpoint")
     encoder: Profile | None = Field(
         None, alias="MEDIAFM_ENCODER", description="size and recipe of the contextual encoder"
     )
@@ -445,7 +465,7 @@ def resources(env: Mapping[str, str] = os.environ) -> dict[str, Any]:
             else 768,  # as published
             lake=asked.lake,
         ),
-        "fusion": Fusion(kind=asked.fusion),
+        "fusion": Fusion(kind=asked.fusion, omni=OmniEncoder(model=asked.omni_model)),
         "encoder_config": EncoderConfig(preset=asked.encoder or profile.encoder, overrides=asked.encoder_overrides),
         "gate": Gate(level=asked.gate_level, tolerance=asked.gate_tolerance, keep=asked.keep_encoders),
         "ablation_budget": AblationBudget(seeds=asked.ablation_seeds, steps=asked.ablation_steps),

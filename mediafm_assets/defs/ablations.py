@@ -48,10 +48,16 @@ def ablations_version(catalogue: Catalogue) -> str | None:
 
 
 def study_of(catalogue: Catalogue) -> "Study":
-    """What all variants are measured on. Raises BadInput when it is too little to compare anything on."""
+    """What all variants are measured on. Raises BadInput when it is too little to compare anything on, or of vectors
+    that are not joined from those of the modalities."""
     from model.ablations import LabelledClips, Setup, Study
 
-    preset = training_config(catalogue)
+    preset, fusion = training_config(catalogue), catalogue.resources["fusion"].kind
+    if fusion == "omni":
+        raise BadInput(
+            "ablations join the vectors of the modalities' tables, which MEDIAFM_FUSION=omni reads shots in place of; "
+            "set it to balanced or as_published"
+        )
     titles = embedded_titles(catalogue)
     works = {title.series_id or title.title_id for title in titles}
     if len(works) < preset.minimum_groups:
@@ -65,7 +71,7 @@ def study_of(catalogue: Catalogue) -> "Study":
     for task, rows in by_task.items():
         rows = rows.filter(rows["title_id"].is_in(known))
         tasks[task] = LabelledClips(spans_of(rows), rows["target"].to_list())
-    setup = Setup(preset, preset.modalities, catalogue.resources["fusion"].kind)
+    setup = Setup(preset, preset.modalities, fusion)
     return Study(titles, tasks, setup, catalogue.resources["ablation_budget"].steps)
 
 

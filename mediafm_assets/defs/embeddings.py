@@ -4,14 +4,15 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mediafm_assets.defs.ingest import cues_of, registered_drop
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import Catalogue, digest, title_text
-from model.modalities import MODALITIES, WIDTHS
-from resources.encoders import AudioEncoder, TextEncoder, VideoEncoder
+from model.modalities import FUSED_DIM, MODALITIES, WIDTHS
+from resources.encoders import AudioEncoder, OmniEncoder, TextEncoder, VideoEncoder
 from resources.lake import PartitionMissing, vectors
 from resources.timed_text import choose_track
 
@@ -23,23 +24,20 @@ if TYPE_CHECKING:
 Content = TypeVar("Content")
 
 
-def embedding_columns(
+def embedded_or_stored(
     run: TitleRun,
     title_id: str,
-    modality: str,
+    table: str,
     space: str,
     shots: "Iterable[tuple[str, Content] | None]",
     embed: "Callable[[Iterator[Content]], Iterable[np.ndarray | None]]",
-) -> dict[str, Any]:
-    """Columns of an embedding table. Only what is not stored is embedded: so of a film that grows what is new, and of a
-    subtitle that is corrected the words that are others.
+) -> "tuple[list[np.ndarray | None], list[str | None]]":
+    """Each shot's vector and `input_hash`. Only what is not stored is embedded: so of a film that grows what is new,
+    and of a subtitle that is corrected the words that are others.
 
-    shots: what is embedded of each, with its hash; None for one without the modality, which gets a zero vector whose
-    `present` is false. embed: gives the vectors of some in their order, in that space.
+    shots: what is embedded of each, with its hash; None for one without anything, which has no vector. embed: gives the
+    vectors of some in their order, in that space.
     """
-    import numpy as np
-
-    table = f"{modality}_embeddings"
     stored: dict[str, np.ndarray] = {}
     if table not in run.forced:
         with suppress(PartitionMissing):
@@ -60,13 +58,29 @@ def embedding_columns(
 
     for number, vector in enumerate(embed(not_stored())):
         made[new[number]] = vector
+    return made, [None if vector is None else told for vector, told in zip(made, hashes, strict=True)]
+
+
+def embedding_columns(
+    run: TitleRun,
+    title_id: str,
+    modality: str,
+    space: str,
+    shots: "Iterable[tuple[str, Content] | None]",
+    embed: "Callable[[Iterator[Content]], Iterable[np.ndarray | None]]",
+) -> dict[str, Any]:
+    """Columns of an embedding table, from what `embedded_or_stored` takes; a shot without the modality has a zero
+    vector whose `present` is false."""
+    import numpy as np
+
+    made, hashes = embedded_or_stored(run, title_id, f"{modality}_embeddings", space, shots, embed)
     absent = np.zeros(dict(WIDTHS)[modality], dtype=np.float32)
     return {
         "shot_index": range(len(made)),
         "embedding": [absent if vector is None else vector for vector in made],
         "present": [vector is not None for vector in made],
         "encoder": [space] * len(made),
-        "input_hash": [None if vector is None else told for vector, told in zip(made, hashes, strict=True)],
+        "input_hash": hashes,
     }
 
 
@@ -88,6 +102,15 @@ def embedded(run: TitleRun, encoder: TextEncoder, texts: Sequence[str]) -> "np.n
             run.notes.update(dataclasses.asdict(encoder.last_usage))
 
 
+def frames_of_shots(run: TitleRun, title_id: str) -> Iterator[list[bytes]]:
+    """Each shot's sampled frames; none of what is only heard."""
+    import polars as pl
+
+    frames = run.read("shot_frames", title_id)
+    shots = frames.group_by("shot_index", maintain_order=True).agg(pl.col("jpeg").drop_nulls())["jpeg"]
+    return (jpegs.to_list() for jpegs in shots)
+
+
 def video_embeddings(run: TitleRun, title_id: str) -> "Rows":
     """Embed each shot's sampled frames; what is only heard has none."""
     import polars as pl
@@ -95,9 +118,7 @@ def video_embeddings(run: TitleRun, title_id: str) -> "Rows":
     from resources.pictures import self_similarity
 
     encoder: VideoEncoder = run.resources.video_encoder
-    frames = run.read("shot_frames", title_id)
-    shots = frames.group_by("shot_index", maintain_order=True).agg(pl.col("jpeg").drop_nulls())["jpeg"]
-    seen = ((hash_of(*jpegs), jpegs.to_list()) if len(jpegs) else None for jpegs in shots)
+    seen = ((hash_of(*jpegs), jpegs) if jpegs else None for jpegs in frames_of_shots(run, title_id))
     rows = pl.DataFrame(embedding_columns(run, title_id, "video", encoder.space(), seen, encoder.embed))
     if rows["present"].any():
         likeness = "how like each shot is to each other; bright is alike, the title runs right and down"
@@ -185,14 +206,19 @@ def global_embeddings(run: TitleRun, title_id: str) -> "Rows":
 
 
 def fused_embeddings(run: TitleRun, title_id: str) -> "Rows":
-    """Concatenate each shot's embeddings into one unit vector; an absent modality is a block of zeros."""
+    """Concatenate each shot's embeddings into one unit vector; an absent modality is a block of zeros. Or have a
+    multimodal model read the shot's modalities together, which gives such blocks, too."""
     import polars as pl
 
     from model.fusion import block_energy, fuse
 
     tables = {modality.name: run.read(modality.table, title_id) for modality in MODALITIES}
     embeddings = {name: (vectors(table), table["present"].to_numpy()) for name, table in tables.items()}
-    fused = fuse(embeddings, run.resources.fusion.kind)
+    hashes: list[str | None] = [None] * len(tables["text"])
+    if run.resources.fusion.kind == "omni":
+        fused, hashes = read_together(run, title_id, tables["text"]["text"])
+    else:
+        fused = fuse(embeddings, run.resources.fusion.kind)
     present = {f"has_{m.name}": embeddings[m.name][1] for m in MODALITIES}
     run.notes.update({f"energy_{block}": share for block, share in block_energy(fused).items()})
     run.notes.update({name.replace("has_", "shots_with_"): int(flags.sum()) for name, flags in present.items()})
@@ -202,9 +228,44 @@ def fused_embeddings(run: TitleRun, title_id: str) -> "Rows":
         rows.with_columns(
             pl.Series("embedding", list(fused)),
             *(pl.Series(name, flags) for name, flags in present.items()),
+            pl.Series("input_hash", hashes, dtype=pl.String),
             space=pl.lit(run.catalogue.fused_space()),
         ),
     )
+
+
+def read_together(run: TitleRun, title_id: str, words: Iterable[str]) -> "tuple[np.ndarray, list[str | None]]":
+    """Each shot's fused vector (n, 2304) and its `input_hash`, by a model that reads its frames, its sound and its
+    words, which are given."""
+    import numpy as np
+
+    from model.fusion import fuse
+    from resources.encoders.omni.encoder import Shot
+    from resources.media import shot_audio
+
+    encoder: OmniEncoder = run.resources.fusion.omni
+    drop, title = registered_drop(run, title_id)
+    spans = run.read("shots", title_id).select("start_s", "end_s").rows()
+    frames = frames_of_shots(run, title_id)
+
+    def contents(sounds: "Iterable[np.ndarray]") -> "Iterator[tuple[str, Shot] | None]":
+        for (start, end), seen, heard, said in zip(spans, frames, sounds, words, strict=True):
+            told = hash_of(*seen, heard, said.encode(), str(end - start).encode())
+            something = seen or len(heard) or said.strip()
+            yield (told, Shot(end - start, seen, heard, said)) if something else None
+
+    def fused(shots: Iterator[Shot]) -> "Iterator[np.ndarray]":
+        for blocks in encoder.embed(shots):
+            yield fuse({name: (block[None], np.array([block.any()])) for name, block in blocks.items()})[0]
+
+    with ExitStack() as held:
+        sounds: Iterable[np.ndarray] = repeat(np.zeros(0, np.float32), len(spans))
+        if title["has_audio"]:
+            film = held.enter_context(run.landing.media(drop))
+            sounds = shot_audio(film, spans, language=title["language"])
+        made, hashes = embedded_or_stored(run, title_id, "fused_embeddings", encoder.space(), contents(sounds), fused)
+    nothing = np.zeros(FUSED_DIM, dtype=np.float32)
+    return np.stack([nothing if vector is None else vector for vector in made]), hashes
 
 
 STAGES = (

@@ -98,6 +98,7 @@ class Search:
         self._text = resources["text_encoder"].model_copy(update={"lake": ""})
         self._titles = resources["title_encoder"].model_copy(update={"lake": ""})
         self._video = resources["video_encoder"]
+        self._fusion = resources["fusion"]
         self._turn = threading.Lock()
         self._vectors: Recent[Vectors] = Recent(5)  # fused, of the titles, and of generations that are compared
         self._queries: Recent[np.ndarray] = Recent(1024)
@@ -202,8 +203,10 @@ class Search:
     def _query_vectors(self, asked: Question) -> "dict[str, np.ndarray]":
         """By block of the fused vector: what to look for in it."""
         found: dict[str, np.ndarray] = {}
-        if asked.text:
-            text = asked.text
+        text = asked.text
+        if text and self._fusion.kind == "omni":
+            found["text"] = self._queries.get(("text", text), lambda: self._fusion.omni.embed_query(text))
+        elif text:
             found["text"] = self._queries.get(("text", text), lambda: self._text.embed([text])[0])
             if self._video.kind == "clip":
                 found["video"] = self._queries.get(("video", text), lambda: self._video.embed_texts([text])[0])

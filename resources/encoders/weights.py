@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from resources.errors import Unavailable
@@ -44,10 +45,10 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
-def weights_identity(folder: Path) -> str:
+def weights_identity(folder: Path, configuration: Iterable[str] = CONFIGURATION) -> str:
     """12 hex digits of the SHA-256 over weights and configuration: the same for a hub name and a copy of its folder."""
     digest = hashlib.sha256()
-    for path in [*weight_files(folder), *(folder / name for name in CONFIGURATION if (folder / name).is_file())]:
+    for path in [*weight_files(folder), *(folder / name for name in configuration if (folder / name).is_file())]:
         digest.update(f"{path.name} {file_sha256(path)}\n".encode())
     return digest.hexdigest()[:12]
 

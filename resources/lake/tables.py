@@ -72,8 +72,8 @@ PRESENT = Column("present", "bool", "False where the shot has nothing of this mo
 INPUT_HASH = Column(
     "input_hash",
     "string",
-    "Hash of what was embedded, and how: what has the same is not embedded again. Null where there is nothing, or it "
-    "was made before this column was there.",
+    "Hash of what was embedded, and how: what has the same is not embedded again. Null where there is nothing, it was "
+    "made before this column was there, or it is joined from other vectors.",
     nullable=True,
 )
 
@@ -241,6 +241,7 @@ TABLES: Mapping[str, Table] = {
                 )
                 for modality in MODALITIES
             ),
+            INPUT_HASH,
             Column("space", "string", "The embedding spaces of the blocks and the fusion. Never mix two."),
         ),
         _table(

@@ -18,6 +18,7 @@ from mediafm_assets.settings import (
     resources,
 )
 from mediafm_assets.stages import all_stages
+from resources.encoders import OmniEncoder
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -77,7 +78,7 @@ def test_all_wrong_variables_are_named_at_once_and_no_other_is_quoted() -> None:
     [
         (FrameSampler, {"frames_per_shot": 0}),
         (FrameSampler, {"short_side": -1}),
-        (Fusion, {"kind": "sum"}),
+        (Fusion, {"kind": "sum", "omni": OmniEncoder()}),
         (HighlightLength, {"length_s": 0}),
         (EncoderConfig, {"preset": "huge"}),
         (AblationBudget, {"seeds": 0}),

@@ -65,7 +65,7 @@ def write_title(places: Places, name: str, seed: int) -> None:
     title_space = configured["title_encoder"].space()
     write("global_embeddings", pl.DataFrame([{"embedding": about, "text": name, "encoder": title_space}]))
     fused = fuse(embeddings)
-    has = {f"has_{modality.name}": True for modality in MODALITIES}
+    has = {**{f"has_{modality.name}": True for modality in MODALITIES}, "input_hash": None}
     rows = pl.DataFrame({**index, **spans, "embedding": list(fused), **has, "space": catalogue.fused_space()})
     write("fused_embeddings", rows, catalogue_of(places).made_from_stored("fused_embeddings", name))
     context = {part: list(fused[:, :4]) for part in ("embedding", "last", "middle")}

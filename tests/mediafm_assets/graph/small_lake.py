@@ -106,7 +106,7 @@ def small_lake(folder: Path, drop_version: Callable[[dict[str, Any]], str]) -> D
     lake.write("titles", {"title_id": "t"}, pl.DataFrame([row]), drop_version(row))
     unit = np.eye(1, 2304, dtype=np.float32)[0]
     shot = {"shot_index": 0, "start_s": 0.0, "end_s": 10.0}
-    flags = {"has_video": True, "has_audio": False, "has_text": False, "space": FUSED_SPACE}
+    flags = {"has_video": True, "has_audio": False, "has_text": False, "input_hash": None, "space": FUSED_SPACE}
     lake.write("fused_embeddings", {"title_id": "t"}, pl.DataFrame([{**shot, "embedding": unit, **flags}]), "2" * 32)
     of_title = {"embedding": unit[:768], "text": "Title of t", "encoder": "space of title_encoder"}
     lake.write("global_embeddings", {"title_id": "t"}, pl.DataFrame([of_title]), "3" * 32)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model.precision import matmul_dtype
-from tests.resources.checkpoints import save_clip, save_wav2vec
+from tests.resources.checkpoints import save_clip, save_qwen3_omni, save_wav2vec
 
 PLAIN_LAPTOP = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 """Variables with which a better processor does what one with AVX2 and no AVX-512 does."""
@@ -29,6 +29,7 @@ from model.seqclip import FineTuning, write_pairs
 from model.seqclip.fine_tune import fine_tune
 from model.seqclip.pairs import read_pairs
 from resources.encoders.audio import wav2vec2_model as wav2vec
+from resources.encoders.omni import qwen3_omni_model as omni
 from resources.encoders.video import clip_model as clip
 from resources.shots import transnet
 from PIL import Image
@@ -51,6 +52,7 @@ used = {
     "CLIP": clip.load(Path(sys.argv[1]), "", "cpu", "bfloat16").model.dtype,
     "CLIP in float32": clip.load(Path(sys.argv[1]), "", "cpu", "float32").model.dtype,
     "wav2vec 2.0": wav2vec.load(Path(sys.argv[2]), "", "cpu", "bfloat16").model.dtype,
+    "Qwen3-Omni": omni.load(Path(sys.argv[3]), "", "cpu", "bfloat16").model.dtype,
     "rule": matmul_dtype(cpu),
 }
 used["SeqCLIP"] = tuned["precision"]
@@ -58,9 +60,9 @@ print(json.dumps({name: str(dtype).removeprefix("torch.") for name, dtype in use
 """
 
 
-def used_types(variables: dict[str, str], clip: Path, wav2vec: Path) -> dict[str, str]:
+def used_types(variables: dict[str, str], *checkpoints: Path) -> dict[str, str]:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(clip), str(wav2vec)],
+        [sys.executable, "-c", PROGRAM, *map(str, checkpoints)],
         env={**os.environ, **variables}, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -69,16 +71,17 @@ def used_types(variables: dict[str, str], clip: Path, wav2vec: Path) -> dict[str
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     folder = tmp_path_factory.mktemp("checkpoints")
-    return save_clip(folder / "clip"), save_wav2vec(folder / "wav2vec", "group")
+    clip, wav2vec = save_clip(folder / "clip"), save_wav2vec(folder / "wav2vec", "group")
+    return clip, wav2vec, save_qwen3_omni(folder / "omni")
 
 
-def test_a_plain_laptop_multiplies_everything_in_float32(checkpoints: tuple[Path, Path]) -> None:
+def test_a_plain_laptop_multiplies_everything_in_float32(checkpoints: tuple[Path, ...]) -> None:
     assert set(used_types(PLAIN_LAPTOP, *checkpoints).values()) == {"float32"}
 
 
-def test_all_follow_the_rule_on_this_processor(checkpoints: tuple[Path, Path]) -> None:
+def test_all_follow_the_rule_on_this_processor(checkpoints: tuple[Path, ...]) -> None:
     used = used_types({}, *checkpoints)
     assert used.pop("CLIP in float32") == "float32"
     assert set(used.values()) == {str(matmul_dtype(torch.device("cpu"))).removeprefix("torch.")}

@@ -1,0 +1,1 @@
+"""The encoder that reads all modalities of a shot together."""
