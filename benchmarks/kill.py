@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=12, help="of a title")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--every-s", type=float, default=8, help="seconds between two kills")
-    parser.add_argument("--patience-s", type=float, default=900, help="after the last kill")
+    parser.add_argument("--patience-s", type=float, default=900, help="before the first kill and after the last")
     parser.add_argument("--first-port", type=int, default=3920)
     parser.add_argument("--relay", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -129,7 +129,7 @@ def main() -> None:
             titles = {title.name: title for title in sorted((films / "titles").iterdir())}
             for title_id, source in titles.items():
                 running.drop(title_id, source)
-            wait_for("the first run", lambda: workers_of(running), 120)
+            wait_for("the first run", lambda: workers_of(running), options.patience_s)
             counts: Counter[str] = Counter()
             begun = time.monotonic()
             turn = itertools.cycle(IN_TURN)
