@@ -12,7 +12,7 @@ from mediafm_assets.settings import FrameSampler
 from resources.errors import BadInput, NotYet
 from resources.lake import PartitionMissing
 from resources.landing import Drop, LandingZone, Part
-from resources.landing.live import beginnings
+from resources.landing.live import beginnings, parts_of_json
 from resources.landing.overlaps import refuse_overlaps
 from resources.media import FilmFile, Mark
 from resources.shots import SampledFrame, Shot, ShotDetector
@@ -78,7 +78,7 @@ def title_row(landing: LandingZone, drop: Drop) -> dict[str, Any]:
 
 def parts_of_film(row: Mapping[str, Any] | None) -> list[Part]:
     """The parts that were taken of the film of a title that is or was live, by its row in `titles`."""
-    return [Part(*part) for part in json.loads(row["media_parts"])] if row and row["media_parts"] else []
+    return parts_of_json(row["media_parts"]) if row else []
 
 
 def registered_drop(run: TitleRun, title_id: str) -> tuple[Drop, dict[str, Any]]:

@@ -32,6 +32,7 @@ from mediafm_assets.pages.vectors import Refused
 from resources.errors import BadInput, Unavailable, one_line
 from resources.lake import Damaged, PartitionMissing
 from resources.landing import LandingZone
+from resources.landing.live import parts_of_json
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 TITLES_A_PAGE = 48
 TITLES_AN_ANSWER = 100
-FILM_PIECE = 256 << 10
 MOST_COMPARED = 4
 HITS_SHOWN = 24
 HEADERS = {
@@ -154,8 +154,7 @@ class Pages:
     def film(self, request: Request) -> Response:
         """The film as it lies in the landing zone; a part of it where one is asked for (RFC 9110, section 14)."""
         title_id = request.path_params["title_id"]
-        self._catalogue.title(title_id)
-        film = self._landing.film(title_id)
+        film = self._landing.film(title_id, parts_of_json(self._catalogue.title(title_id)["media_parts"]))
         kind = mimetypes.guess_type(film.name)[0] or ""
         etag = f'"{quote(film.version, safe="")}"'
         headers = {"Accept-Ranges": "bytes", "ETag": etag, "Cache-Control": "private, no-cache"}
@@ -176,15 +175,8 @@ class Pages:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{film.size}"
         headers["Content-Length"] = str(end - start)
 
-        def pieces() -> Iterator[bytes]:
-            left = end - start
-            with film.open(start) as stream:
-                while left and (piece := stream.read(min(FILM_PIECE, left))):
-                    left -= len(piece)
-                    yield piece
-
         media_type = kind if kind.startswith(("video/", "audio/")) else "application/octet-stream"
-        body: Iterator[bytes] = iter(()) if request.method == "HEAD" else pieces()
+        body: Iterator[bytes] = iter(()) if request.method == "HEAD" else film.pieces(start, end)
         return StreamingResponse(body, status, headers, media_type)
 
     # ---- JSON ----------------------------------------------------------------------------------------------------

@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, Any
+from typing import Any
 
 from resources.errors import BadInput, one_line, printable
 from resources.landing.live import Part
@@ -15,6 +15,7 @@ from resources.timed_text.reading import MAX_BYTES
 from resources.timed_text.tracks import TextTrack
 
 FILM_LIMIT = 1 << 40
+FILM_PIECE = 256 << 10
 
 TEXT_FORMATS = {".srt": "srt", ".vtt": "vtt", ".ttml": "ttml", ".dfxp": "ttml", ".ass": "ass", ".ssa": "ssa"}
 MEDIA_EXTENSIONS = (
@@ -31,12 +32,13 @@ _KIND = re.compile(r"ad|cc|hi|sdh|forced|full|dialog(?:ue)?|commentary|lyrics|de
 
 @dataclass(frozen=True)
 class Film:
-    """A title's film where it lies. version: changes with its bytes. open: the bytes from an offset on."""
+    """A title's film where it lies. version: changes with its bytes. pieces: the bytes from one offset to another, some
+    at a time."""
 
     name: str
     size: int  # bytes
     version: str
-    open: Callable[[int], IO[bytes]]
+    pieces: Callable[[int, int], Iterator[bytes]]
 
 
 @dataclass(frozen=True)

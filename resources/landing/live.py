@@ -7,6 +7,7 @@ Playlists and manifests are not read: they may slide, and the numbers tell the o
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
@@ -74,6 +75,11 @@ def segments(files: Sequence[File], live: bool, settled: Callable[[File], bool])
         unsettled = next((place for place, file in enumerate(taken) if not settled(file)), len(taken))
         taken = taken[:unsettled]
     return [*first, *taken] if taken else [], waits
+
+
+def parts_of_json(said: str | None) -> list[Part]:
+    """The parts as `titles` keeps them: none of a title that never was live."""
+    return [Part(*part) for part in json.loads(said)] if said else []
 
 
 def parts_since(files: Iterable[Part], before: Sequence[Part]) -> list[Part]:

@@ -31,6 +31,7 @@ import dagster as dg
 from model.tasks import LABELLED
 from resources.errors import BadInput, printable
 from resources.landing.drops import (
+    FILM_PIECE,
     Drop,
     Film,
     check_timed_text,
@@ -205,13 +206,10 @@ class LandingZone(dg.ConfigurableResource):
                 yield path
             return
         place, files = self._place(), files_of(drop.parts)
-        there = {file.name: file for file in place.files(f"titles/{drop.title_id}")}
+        self._require_whole(files, {file.name: file for file in place.files(f"titles/{drop.title_id}")})
         with ExitStack() as held:
             joined = []
             for file in files:
-                require_inside(file.name, there.get(file.name))
-                if there[file.name].size < file.bytes:
-                    raise BadInput(f"{printable(file.name)} has become shorter; what is live may only grow")
                 path = held.enter_context(local_path(place, f"titles/{drop.title_id}/{file.name}"))
                 joined.append((str(path), file.bytes))
             yield Joined(printable(files[-1].name), joined)
@@ -255,14 +253,39 @@ class LandingZone(dg.ConfigurableResource):
                 raise BadInput(f"{printable(name)} has become shorter while it was read; what is live may only grow")
         return digest.hexdigest()
 
-    def film(self, title_id: str) -> Film:
-        """The title's film, to be read in parts without a copy. Raises BadInput as `drop` and `local` do."""
+    def film(self, title_id: str, taken: Sequence[Part]) -> Film:
+        """The title's film, to be read from anywhere without a copy; of one that is or was live, the parts that were
+        `taken`. Raises BadInput as `drop` and `media` do."""
         drop, place = self.drop(title_id), self._place()
-        if drop.parts:
-            raise BadInput("its film lies in parts, since it is or was live; land it as one file to have it shown")
-        path = self._path(place, drop, drop.media)
-        file = next(file for file in place.files(f"titles/{title_id}") if file.name == drop.media)
-        return Film(file.name, file.size, file.version, lambda start: place.open(path, start))
+        there = {file.name: file for file in place.files(f"titles/{title_id}")}
+        if taken:
+            parts, version = files_of(taken), list(beginnings(taken))[-1]
+            self._require_whole(parts, there)
+        else:
+            require_inside(drop.media, there.get(drop.media))
+            file = there[drop.media]
+            parts, version = [Part(file.name, file.size)], file.version
+
+        def pieces(start: int, end: int) -> Iterator[bytes]:
+            first = 0
+            for name, size, _ in parts:
+                at, left = max(start - first, 0), min(end - first, size)
+                first += size
+                if at >= left:
+                    continue
+                with place.open(f"titles/{title_id}/{name}", at) as stream:
+                    while at < left and (piece := stream.read(min(FILM_PIECE, left - at))):
+                        at += len(piece)
+                        yield piece
+
+        return Film(parts[0].name, sum(part.bytes for part in parts), version, pieces)
+
+    def _require_whole(self, parts: Iterable[Part], there: Mapping[str, File]) -> None:
+        """Raises BadInput where a part of a film is not in its folder any more."""
+        for part in parts:
+            require_inside(part.name, there.get(part.name))
+            if there[part.name].size < part.bytes:
+                raise BadInput(f"{printable(part.name)} has become shorter; what is live may only grow")
 
     def sha256(self, drop: Drop, name: str) -> str:
         """SHA-256 (hex) of the drop's file `name`, read in pieces. Raises BadInput as `local` does."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx2
 import numpy as np
 import polars as pl
 import pytest
@@ -19,6 +20,7 @@ from mediafm_assets.stages import all_stages
 from resources.encoders import AudioEncoder, TextEncoder, VideoEncoder
 from resources.lake import DeltaLake, vectors
 from tests.mediafm_assets.conftest import Places
+from tests.mediafm_assets.pages.conftest import serving
 from tests.resources.films import render, scenes, spoken, tone
 from tests.resources.segments import cut, joined
 
@@ -146,6 +148,9 @@ def test_a_title_that_grew_is_in_the_end_what_it_is_when_it_lands_whole(
     files = live_places.files()
     live.tick()
     assert live_places.files() == files
+    with serving(live_places) as url:
+        shown = httpx2.get(f"{url}/titles/evening/film", headers={"Range": "bytes=1000-"}, timeout=30)
+    assert shown.content == one_file.read_bytes()[1000:]
 
 
 def die_before_shots_are_written(live: Event, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,6 +223,22 @@ def test_a_growing_file_that_became_shorter_is_refused(folder: Folder, data: byt
         pass
 
 
+def test_what_was_taken_is_shown_from_anywhere_as_one_film(folder: Folder) -> None:
+    for number, data in ((1, b"aaaa"), (2, b"bbbb"), (3, b"bbbb"), (4, b"cccc")):
+        folder.put(f"seg{number}.ts", data)
+    taken = folder.take().parts
+    folder.put("seg5.ts")
+    film, whole = folder.zone.film(folder.drop.title_id, taken), b"aaaabbbbcccc"
+    assert (film.name, film.size) == ("seg1.ts", len(whole))
+    for start in range(len(whole)):
+        for end in range(start + 1, len(whole) + 1):
+            assert b"".join(film.pieces(start, end)) == whole[start:end]
+    assert folder.zone.film(folder.drop.title_id, folder.take(taken).parts).version != film.version
+    (folder.path / "seg4.ts").write_bytes(b"c")
+    with pytest.raises(BadInput, match="may only grow"):
+        folder.zone.film(folder.drop.title_id, taken)
+
+
 def test_segments_that_are_gone_are_refused_until_it_is_over(folder: Folder) -> None:
     for number in (1, 2, 3):
         folder.put(f"seg{number}.ts")
