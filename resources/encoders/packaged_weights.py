@@ -68,5 +68,5 @@ def unreadable(file: PackagedFile, error: Exception) -> Unavailable:
 
     return Unavailable(
         f"PyTorch {torch.__version__} cannot use the weights of {file.package} {file.version} ({type(error).__name__}: "
-        f"{error}): install the versions in constraints.txt"
+        f"{error}): install the version in pyproject.toml: make install"
     )

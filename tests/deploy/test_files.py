@@ -1,13 +1,17 @@
 """The files of deploy/, as far as they can be checked where nothing of them can be built."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from dagster._config.validate import process_config
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from mediafm_assets.settings import resources
 
@@ -42,6 +46,28 @@ def test_what_the_image_copies_is_there_and_not_ignored() -> None:
     kept = {line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
     assert sources == kept
     assert all((PROJECT / source).exists() for source in sources)
+
+
+def locked(path: Path) -> dict[str, tuple[str, int]]:
+    """Version and number of hashes of each package in a lock."""
+    packages = re.findall(
+        r"^([a-z0-9-]+)==([^ ;]+)[^\n]*((?:\n    --hash=sha256:[0-9a-f]{64}[^\n]*)*)", path.read_text(), re.M
+    )
+    return {name: (version, hashes.count("--hash")) for name, version, hashes in packages}
+
+
+def test_what_is_installed_is_locked_with_hashes_but_pytorch_and_both_locks_agree() -> None:
+    run, everything = locked(PROJECT / "constraints.txt"), locked(PROJECT / "constraints-dev.txt")
+    assert run.items() <= everything.items()
+    assert min(hashes for _, hashes in everything.values()) > 0
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    names = {
+        part: {canonicalize_name(Requirement(one).name) for one in wanted} - {"torch", "mediafm"}
+        for part, wanted in {"run": [*project["dependencies"], *extras["deploy"]], "dev": extras["dev"]}.items()
+    }
+    assert names["run"] <= run.keys(), "make lock"
+    assert names["dev"] <= everything.keys(), "make lock"
 
 
 def test_compose_files_keep_the_specification() -> None:
