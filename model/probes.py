@@ -170,7 +170,7 @@ def label_columns(task: Task, targets: Sequence[Any], groups: NDArray[np.str_]) 
 
 
 def _standardised_folds(
-    features: NDArray[np.floating], groups: NDArray[np.str_], folds: int
+    features: NDArray[np.floating], groups: NDArray[Any], folds: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating], NDArray[np.floating]]]:
     """Of each fold, in which no title is divided: the clips to learn from, those held out, and the features of both,
     by the former's means and spreads."""
@@ -180,7 +180,7 @@ def _standardised_folds(
 
 
 def logistic_out_of_fold(
-    features: NDArray[np.floating], truth: NDArray[np.bool_], groups: NDArray[np.str_], folds: int
+    features: NDArray[np.floating], truth: NDArray[np.bool_], groups: NDArray[Any], folds: int
 ) -> NDArray[np.float64]:
     """Probabilities, (n, labels), of every clip's labels by models that have not seen its title. Probabilities are what
     predictions of several folds and labels are compared by."""

@@ -117,12 +117,17 @@ def samples_of_titles(titles: int, samples: int, seed: int = 0) -> NDArray[np.in
     return np.array([np.bincount(sample, minlength=titles) for sample in drawn])
 
 
+def without_results(shots: int, titles: int, note: str) -> list[ProbeResult]:
+    """No figures, and a sentence that says why."""
+    return [ProbeResult(name, None, None, None, shots, titles, note) for name in METRICS]
+
+
 def scene_results(titles: Sequence[Judged], seed: int = 0) -> list[ProbeResult]:
     """The figures with their 95 % intervals over titles; of titles that are too few, a note that says so."""
     shots, there = sum(len(title.true) - 1 for title in titles), sum(bool(title.true[1:].any()) for title in titles)
     if there < MINIMUM_TITLES:
         note = f"too few labels: scenes begin within {there} titles; {MINIMUM_TITLES} are needed"
-        return [ProbeResult(name, None, None, None, shots, len(titles), note) for name in METRICS]
+        return without_results(shots, len(titles), note)
     figures = SceneFigures(titles)
     sampled = np.array([figures.of(times) for times in samples_of_titles(len(titles), BOOTSTRAP, seed)])
     low, high = np.nanpercentile(sampled, [2.5, 97.5], axis=0)

@@ -75,10 +75,7 @@ def fit_probes(
     folds = min(task.folds, len(set(titles)))
     with threadpool_limits(limits=1):  # the matrices are small: threads would wait for each other
         unseen = logit(logistic_out_of_fold(matrix, truth, groups, folds))
-        scaler = StandardScaler().fit(matrix)
-        weights, biases = fit_logistic(scaler.transform(matrix), truth)
-        weights /= scaler.scale_[:, None]
-        biases -= scaler.mean_ @ weights
+        weights, biases = fit_unscaled(matrix, truth)
         for label, name in enumerate(names):
             yield _calibrated(
                 name, weights[:, label], float(biases[label]), truth[:, label], unseen[:, label], groups, folds, seed
@@ -97,10 +94,7 @@ def _calibrated(
 ) -> FittedProbe:
     """The label's model with its probabilities calibrated by what models that have not seen a clip's title say of it
     (logits, (n,)), and what those are worth."""
-    believed = np.zeros(len(truth))
-    for training, held_out in GroupKFold(folds).split(logits, groups=groups):
-        slope, intercept = platt(logits[training], truth[training])
-        believed[held_out] = sigmoid(slope * logits[held_out] + intercept)
+    believed = believed_out_of_fold(logits, truth, groups, folds)
     slope, intercept = platt(logits, truth)
     value, low, high, above = precision_and_interval(truth, logits, groups, seed)
     return FittedProbe(
@@ -116,6 +110,28 @@ def _calibrated(
         n_titles=len(set(groups)),
         usable=above,
     )
+
+
+def fit_unscaled(
+    features: NDArray[np.floating], truth: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`model.probes.fit_logistic` on standardised features, as weights (d, labels) and biases (labels,) of the features
+    as they are, (m, d)."""
+    scaler = StandardScaler().fit(features)
+    weights, biases = fit_logistic(scaler.transform(features), truth)
+    weights /= scaler.scale_[:, None]
+    return weights, biases - scaler.mean_ @ weights
+
+
+def believed_out_of_fold(
+    logits: NDArray[np.floating], truth: NDArray[np.bool_], groups: NDArray[Any], folds: int
+) -> NDArray[np.float64]:
+    """Probabilities, (n,), whose calibration has not seen their title. logits: (n,), out of fold. groups: (n,)."""
+    believed = np.zeros(len(truth))
+    for training, held_out in GroupKFold(folds).split(logits, groups=groups):
+        slope, intercept = platt(logits[training], truth[training])
+        believed[held_out] = sigmoid(slope * logits[held_out] + intercept)
+    return believed
 
 
 def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:

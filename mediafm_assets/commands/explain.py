@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INPUT = "dagster/input_data_version/"
 EVENTS = 200
 """Of a partition, the newest that are looked through for the run that made a version."""
-SAYING = ("detector", "encoder", "space", "track", "text", "probe_version")
+SAYING = ("detector", "encoder", "space", "track", "text", "probe_version", "head_version")
 """Columns that say by what, or from which words, a row was made."""
 
 

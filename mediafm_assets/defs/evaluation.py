@@ -16,7 +16,7 @@ from mediafm_assets.defs.labels import (
     spans_of,
     unused_metadata,
 )
-from mediafm_assets.defs.scenes import titles_with_scenes
+from mediafm_assets.defs.scenes import examples_of, titles_with_scenes
 from mediafm_assets.graph.shown import picture
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import Catalogue, digest
@@ -47,6 +47,9 @@ embeddings with only the clip's shots before the encoder ("clip alone") or with 
 PUBLISHED = "contextual_in_context"
 """What readers of `contextual_embeddings` take."""
 
+LEARNT = "boundary_head"
+"""Of scenes: what they are found by where labels are learnt from."""
+
 SEED = 0
 
 
@@ -73,20 +76,35 @@ def probe_metrics(run: CatalogueRun) -> "Rows":
 
 
 def scene_cells(catalogue: Catalogue) -> "list[dict[str, Any]]":
-    """How well the labelled scenes are found, by each representation and by baselines; nothing where none are
-    labelled."""
-    from model.scene_finders import finders
-    from model.scene_metrics import judge, scene_results
+    """How well the labelled scenes are found, by each representation, by baselines and by a head that was learnt from
+    other titles' labels; nothing where none are labelled."""
+    from model.boundary_head import out_of_fold
+    from model.probes import TooFewLabels
+    from model.scene_finders import UNSUPERVISED, finders
+    from model.scene_metrics import judge, scene_results, without_results
 
-    titles = titles_with_scenes(catalogue).values()
+    titles = list(catalogue.once(titles_with_scenes).values())
+    if not titles:
+        return []
     begins = sum(int(labels.true.sum()) + labels.missed for _, labels in titles)
-    share = max(1, begins) / max(1, sum(len(shots.start_s) for shots, _ in titles))
-    cells = []
-    for representation, find in finders(next(iter(titles))[0].vectors.keys(), share).items() if titles else ():
-        judged = [judge(labels, *find(shots), shots.start_s, shots.end_s) for shots, labels in titles]
-        for result in scene_results(judged, seed=SEED):
-            cells.append({"task": SCENES, "representation": representation, **result._asdict()})
-    return cells
+    share = max(1, begins) / sum(labels.judged.stop - labels.judged.start for _, labels in titles)
+    ways = finders(titles[0][0].vectors.keys(), share)
+    found = {name: [find(shots) for shots, _ in titles] for name, find in ways.items()}
+    results = {}
+    try:
+        found[LEARNT] = out_of_fold(examples_of(titles, [scores for scores, _ in found["+".join(UNSUPERVISED)]]))
+    except TooFewLabels as error:
+        shots = sum(labels.judged.stop - labels.judged.start - 1 for _, labels in titles)
+        results[LEARNT] = without_results(shots, len(titles), str(error))
+    for name, of_titles in found.items():
+        judged = [
+            judge(labels, *of_title, shots.start_s, shots.end_s)
+            for (shots, labels), of_title in zip(titles, of_titles, strict=True)
+        ]
+        results[name] = scene_results(judged, seed=SEED)
+    return [
+        {"task": SCENES, "representation": name, **result._asdict()} for name, of in results.items() for result in of
+    ]
 
 
 def compared(task: str, rows: "pl.DataFrame", vectors: "Mapping[Clip, np.ndarray | str]") -> "ProbeResult":

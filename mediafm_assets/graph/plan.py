@@ -171,7 +171,8 @@ def work_ahead(catalogue: Catalogue, fingerprints: Mapping[str, str]) -> WorkAhe
     for stage in stages.all:
         if stage.scope == "title":
             follow = set().union(*(renewed.get(name, ()) for name in stage.inputs))
-            follow |= set(everybody) if stage.inputs & made else set()
+            read = {name for name in stage.inputs & made if catalogue.is_in_use(name)}
+            follow |= set(everybody) if read else set()
             renewed |= dict.fromkeys(stage.tables, follow)
         elif stage.scope == "catalogue" and _will_be_due(later, stage, made, renewed):
             whole.append(stage)

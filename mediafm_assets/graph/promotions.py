@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CONTEXT = "contextual_embeddings"
 """What every title needs of an encoder before that can be promoted."""
 
-OF_A_GENERATION = (CONTEXT, "probes", "title_neighbours")
+OF_A_GENERATION = (CONTEXT, "probes", "boundary_head", "title_neighbours")
 """Tables whose rows of an old encoder nobody needs any more. The encoder itself, its training and its scores stay."""
 
 GATE = "gate"

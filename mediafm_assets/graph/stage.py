@@ -62,6 +62,8 @@ class Stage:
     on_request: scope catalogue: made when somebody asks for it, and never by itself.
     off:      scope catalogue: why the configuration has none of it, in a sentence; None where it has. Off, it is never
               due, and nothing is planned for it. Nothing waits for what may be off, though it reads it.
+    in_use:   scope catalogue: whether what is stored serves titles, or is waited for. Where not, those that read it are
+              made as if they did not: they neither wait for it nor become stale by it. By default it is.
     dollars:  scope catalogue: what it will be paid; None where nobody can tell.
     describe: what the UI is told of what is stored, whether it was made just now or found fresh.
     stored:   of what is not a Delta table: the stored versions by partition, as `DeltaLake.data_versions` gives them.
@@ -83,6 +85,7 @@ class Stage:
     due: "Callable[[Catalogue], bool] | None" = None
     on_request: bool = False
     off: "Callable[[Catalogue], str | None] | None" = None
+    in_use: "Callable[[Catalogue], bool] | None" = None
     dollars: "Callable[[Catalogue], float | None] | None" = None
     describe: Callable[[Any], Mapping[str, Any]] | None = None
     stored: "Callable[[Catalogue], Mapping[tuple[str, ...], str]] | None" = None

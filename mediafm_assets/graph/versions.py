@@ -224,13 +224,21 @@ class Catalogue:
             self._made[key] = self._version_from_inputs(table, title_id)
         return self._made[key]
 
+    def inputs(self, table: str) -> list[str]:
+        """What the table is made from, without what serves no title now."""
+        return [name for name in self.stages.recipe[table].inputs if self.is_in_use(name)]
+
+    def is_in_use(self, name: str) -> bool:
+        stage = self.stages.by_table.get(name)
+        return stage is None or stage.in_use is None or self.once(stage.in_use)
+
     def made_from_stored(self, table: str, title_id: str) -> str | None:
         """The version that the partition gets if it is made from what is stored of its inputs, fresh or stale; None
         where one is missing. The same as `made_now` where all of them are fresh."""
         recipe = self.stages.recipe[table]
         versions = [
             self.stored(name, title_id) if self.stages.by_table[name].scope == "title" else self._of_all(name)
-            for name in recipe.inputs
+            for name in self.inputs(table)
         ]
         space = self.space(recipe.shaped_by) if recipe.shaped_by else None
         return None if None in versions else digest(table, recipe.code, space, *versions)
@@ -253,7 +261,7 @@ class Catalogue:
         found = {"code": recipe.code}
         if key := recipe.shaped_by:  # what decides how an encoder is trained, say, is no space
             found[key] = self.space(key) if title_id is not None else self.resources[key].config_key()
-        for name in recipe.inputs:
+        for name in self.inputs(table):
             if title_id is not None:
                 version = self._input_version(name, title_id)
             else:
@@ -264,7 +272,7 @@ class Catalogue:
 
     def waits_for(self, table: str) -> str | None:
         """What is made once for all that the titles' table needs, itself or in its inputs, and that is not there."""
-        for name in self.stages.recipe[table].inputs:
+        for name in self.inputs(table):
             if name not in self.stages.by_table:
                 continue
             of_title = self.stages.by_table[name].scope == "title"
@@ -312,7 +320,7 @@ class Catalogue:
         if table == ROOT:
             row = self.title(title_id)
             return drop_version(row, recipe.code) if row else None
-        versions = [self._input_version(name, title_id) for name in recipe.inputs]
+        versions = [self._input_version(name, title_id) for name in self.inputs(table)]
         if None in versions:
             return None
         space = self.space(recipe.shaped_by) if recipe.shaped_by else None

@@ -11,6 +11,7 @@ NAMES = {
     "shot_index": "shots.shot_index",
     "encoder_version": "encoder.encoder_version",
     "probe_version": "probes.data_version",
+    "head_version": "boundary_head.data_version",
 }
 """Columns that mean the same wherever they stand, and where they come from."""
 
@@ -23,6 +24,8 @@ _MODALITIES = tuple(f"{modality}_embeddings.embedding" for modality in ("video",
 _TRAINED_ON = ("fused_embeddings.embedding", "global_embeddings.embedding")
 _IN_CONTEXT = ("contextual_embeddings.embedding",)
 _BY_PROBE = (*_IN_CONTEXT, "probes.weights", "probes.bias")
+_SCENES = ("clip_labels.start_s", "clip_labels.end_s")
+_FOUND_BY = ("contextual_embeddings.last", "fused_embeddings.embedding")
 _LABELS = tuple(f"clip_labels.{name}" for name in ("labels", "score", "label", "start_s", "end_s"))
 _MEASURED = (*_LABELS, *_IN_CONTEXT, "fused_embeddings.embedding", "encoder.data", "titles.genres")
 
@@ -91,11 +94,18 @@ MADE_FROM: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "end_s": ("contextual_embeddings.end_s",),
     },
     "scenes": {
-        "boundary_score": ("contextual_embeddings.last", "fused_embeddings.embedding"),
+        "boundary_score": (*_FOUND_BY, "boundary_head.weights", "boundary_head.bias"),
         "embedding": ("contextual_embeddings.last",),
         "start_s": ("fused_embeddings.start_s",),
         "end_s": ("fused_embeddings.end_s",),
     },
+    "boundary_head": dict.fromkeys(
+        (
+            *("weights", "bias", "cutoff", "average_precision", "ci_low", "ci_high", "unsupervised"),
+            *("gain", "gain_low", "gain_high"),
+        ),
+        (*_SCENES, *_FOUND_BY),
+    ),
     "ad_breaks": {
         "time_s": ("shots.start_s",),
         "score": ("scenes.boundary_score", "titles.text_tracks", "shots.start_s"),

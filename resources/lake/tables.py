@@ -479,7 +479,8 @@ TABLES: Mapping[str, Table] = {
         ),
         _table(
             "scenes",
-            "A title's shots grouped into scenes, without labels: runs of shots that belong together.",
+            "A title's shots grouped into scenes: runs of shots that belong together. Found without labels, unless a "
+            "boundary_head is better.",
             (TITLE,),
             ("scene_index",),
             Column("scene_index", "int32", "The scene's number in its title, from 0."),
@@ -490,6 +491,35 @@ TABLES: Mapping[str, Table] = {
             Column("boundary_score", "float64", "Probability that a scene begins at first_shot; 0 for scene 0."),
             Column("embedding", "list<float32>", "Mean of its shots' contextual vectors, unit norm."),
             ENCODER_VERSION,
+            Column(
+                "head_version",
+                "string",
+                "Data version of the boundary_head that scored and cut them; null: found without labels.",
+                nullable=True,
+            ),
+        ),
+        _table(
+            "boundary_head",
+            "A linear model of where scenes begin, fitted on labelled scenes: probability = sigmoid(weights . x + "
+            "bias). x is, joined: the `last` vectors of the shot before and of the shot, each of norm 1, the absolute "
+            "differences of their numbers, and log(p / (1 - p)), p being the probability that is found without labels, "
+            "kept between 1e-9 and 1 - 1e-9.",
+            (ENCODER_VERSION,),
+            (),
+            Column("weights", "list<float32>", "A number for each of x; null where it is not usable.", nullable=True),
+            Column("bias", "float64", "Added to the product. Calibration is folded into both.", nullable=True),
+            Column("cutoff", "float64", "A scene begins where the probability is at least this.", nullable=True),
+            Column("average_precision", "float64", "On titles that were held out.", nullable=True),
+            Column("ci_low", "float64", "Lower end of its 95 % interval, bootstrapped over titles.", nullable=True),
+            Column("ci_high", "float64", "Upper end.", nullable=True),
+            Column("unsupervised", "float64", "The same of what is found without labels.", nullable=True),
+            Column("gain", "float64", "How much more the head has.", nullable=True),
+            Column("gain_low", "float64", "Lower end of its 95 % interval, bootstrapped over titles.", nullable=True),
+            Column("gain_high", "float64", "Upper end.", nullable=True),
+            Column("n_shots", "int32", "Shots at which a scene may begin.", nullable=True),
+            Column("n_titles", "int32", "Titles they come from.", nullable=True),
+            Column("usable", "bool", "Whether gain_low is above 0: then it makes `scenes`."),
+            REASON,
         ),
         _table(
             "title_embeddings",

@@ -86,7 +86,7 @@ def test_a_changed_subtitle_line_remakes_text_fused_and_contextual_only(places: 
     changed = {table for table in after if after[table] != before[table]}
     assert changed == {"titles", "text_embeddings", "fused_embeddings", "contextual_embeddings"}
     rewritten = {name.split("/")[0] for name in set(places.files()) - set(files)}
-    follow = {"scenes", "title_embeddings", "title_neighbours", "probe_metrics", "probes"}
+    follow = {"scenes", "title_embeddings", "title_neighbours", "probe_metrics", "probes", "boundary_head"}
     assert rewritten == changed | follow | {"tags", "ad_breaks", "highlights"}
     assert {t: places.versions(t) for t in others} == others
 

@@ -12,7 +12,7 @@ import pytest
 
 from mediafm_assets.commands.headless import driver
 from mediafm_assets.defs.clips import labelled_clips
-from mediafm_assets.defs.evaluation import clip_vectors, compared_version
+from mediafm_assets.defs.evaluation import LEARNT, clip_vectors, compared_version
 from mediafm_assets.defs.labels import clips_by_task
 from mediafm_assets.defs.tags import probes_version
 from mediafm_assets.graph.plan import tasks_to_make
@@ -167,7 +167,8 @@ def test_clips_outside_of_their_film_or_of_no_title_are_listed_and_stop_no_probe
 def test_found_scenes_are_compared_with_the_labelled_ones(finished: Places) -> None:
     rows = finished.lake.read("probe_metrics", **newest_encoder(finished)).filter(task=SCENES)
     ways = finders((*dict(WIDTHS), "fused", "contextual", "contextual_in_context"), 0.1)
-    assert set(rows.select("representation", "metric").rows()) == {(way, metric) for way in ways for metric in METRICS}
+    names = {(way, metric) for way in (*ways, LEARNT) for metric in METRICS}
+    assert set(rows.select("representation", "metric").rows()) == names
     assert set(rows["n_titles"]) == {6}
     assert rows["value"].is_between(0, 1).all()
     assert (rows["ci_low"] <= rows["value"]).all()

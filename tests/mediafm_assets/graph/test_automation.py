@@ -21,8 +21,9 @@ from tests.mediafm_assets.conftest import Drop, Places
 
 Tick = Any  # Dagster's SensorExecutionData, which it does not export
 TITLE_TABLES = set(all_stages().title_tables)
-IN_CONTEXT = {"contextual_embeddings", "scenes", "title_embeddings"}
-BY_PROBES = {"tags", "ad_breaks", "highlights"}
+IN_CONTEXT = {"contextual_embeddings", "title_embeddings"}
+BY_PROBES = {"scenes", "tags", "ad_breaks", "highlights"}
+OF_ALL = {"boundary_head", "probe_metrics", "probes", "title_neighbours"}
 BEFORE_TRAINING = TITLE_TABLES - IN_CONTEXT - BY_PROBES
 
 
@@ -263,7 +264,7 @@ def test_a_training_is_requested_when_the_titles_are_done_and_a_tenth_is_new_and
             for request in requests:
                 made += [key.to_user_string() for key in request.asset_selection or ()]
                 assert launch(instance, request).success
-        assert sorted(made) == sorted({"probe_metrics", "probes", "title_neighbours"} | BY_PROBES)
+        assert sorted(made) == sorted(OF_ALL | BY_PROBES)
         assert requested(tick_automation(instance)) == {}
 
 
