@@ -1,4 +1,5 @@
-"""Titles as vectors, and the titles most like each: what can be recommended before anybody has watched."""
+"""Titles as vectors, the titles most like each, which can be recommended before anybody has watched, and what the
+vectors are worth."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from mediafm_assets.graph.materialise import Rows
 
 NEIGHBOURS = 10
+MOST_TITLES = 1000
+"""That title vectors are judged on, evenly over the catalogue."""
+SEED = 0
 
 
 def title_embeddings(run: TitleRun, title_id: str) -> "Rows":
@@ -52,6 +56,22 @@ def title_neighbours(run: CatalogueRun) -> "Rows":
     yield "title_neighbours", typed_rows("title_neighbours", rows)
 
 
+def title_metrics(run: CatalogueRun) -> "Rows":
+    """Judge the title vectors, part by part: by the genres that they foretell, and by whether titles of a series are
+    alike."""
+    from model.title_probes import Titles, title_genres, title_series
+
+    found = run.lake.read_whole("title_embeddings").filter(encoder_version=run.partition["encoder_version"])
+    known = run.lake.scan("titles").select("title_id", "genres", "series_id").collect()
+    rows = found.join(known, on="title_id").sort("title_id")[:: -(-len(found) // MOST_TITLES) or 1]
+    parts = {part: vectors(rows, part) for part in ("embedding", *TITLE_PARTS)}
+    titles = Titles(rows["title_id"].to_list(), parts, rows["genres"].to_list(), rows["series_id"].to_list())
+    results = [*title_genres(titles, SEED), *title_series(titles, SEED)]
+    run.notes["titles"] = len(rows)
+    run.notes.update({f"{each.task}_{each.representation}": each.value for each in results if each.value is not None})
+    yield "title_metrics", typed_rows("title_metrics", [result._asdict() for result in results])
+
+
 STAGES = (
     Stage(
         (Recipe("title_embeddings", ("contextual_embeddings", "fused_embeddings", "global_embeddings")),),
@@ -65,5 +85,12 @@ STAGES = (
         title_neighbours,
         scope="catalogue",
         kinds=frozenset({"numpy"}),
+    ),
+    Stage(
+        (Recipe("title_metrics", ("title_embeddings", "encoder_promotions", "titles")),),
+        "evaluation",
+        title_metrics,
+        scope="catalogue",
+        kinds=frozenset({"scikitlearn"}),
     ),
 )

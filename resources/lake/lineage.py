@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from resources.lake.tables import TABLES
+from resources.lake.tables import TABLES, TITLE_PARTS
 
 NAMES = {
     "title_id": "titles.title_id",
@@ -120,6 +120,13 @@ MADE_FROM: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         **dict.fromkeys(("video", "audio", "text"), ("fused_embeddings.embedding",)),
         "metadata": ("global_embeddings.embedding",),
     },
+    "title_metrics": dict.fromkeys(
+        ("value", "ci_low", "ci_high"),
+        (
+            *(f"title_embeddings.{part}" for part in ("embedding", *TITLE_PARTS)),
+            *("titles.genres", "titles.series_id"),
+        ),
+    ),
     "title_neighbours": {
         "neighbour_id": ("title_embeddings.title_id",),
         "score": ("title_embeddings.embedding",),

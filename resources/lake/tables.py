@@ -551,6 +551,31 @@ TABLES: Mapping[str, Table] = {
             REASON,
         ),
         _table(
+            "title_metrics",
+            "What the parts of title_embeddings tell of titles.",
+            (ENCODER_VERSION,),
+            ("task", "representation"),
+            Column(
+                "task",
+                "string",
+                "title_genre: the genres, by linear probes, of works that were held out; title_series: whether the "
+                "titles most like one are of its series.",
+            ),
+            Column(
+                "representation",
+                "string",
+                f"embedding, {', '.join(TITLE_PARTS)}, or chance. metadata has the genres and the name in it, so has "
+                "embedding, and contextual may know them from there.",
+            ),
+            Column("metric", "string", "macro AP over genres; MAP: the mean of average precisions over titles."),
+            Column("value", "float64", "The score; null when there are too few titles (see note).", nullable=True),
+            Column("ci_low", "float64", "Lower end of its 95 % interval, bootstrapped over works.", nullable=True),
+            Column("ci_high", "float64", "Upper end.", nullable=True),
+            Column("n_titles", "int32", "Titles used: of title_genre, those with a genre."),
+            Column("n_works", "int32", "Series, and titles without one: what is held out or sampled together."),
+            Column("note", "string", "Why there is no number.", nullable=True),
+        ),
+        _table(
             "probes",
             "Linear models of labels, fitted on all labelled clips: probability = sigmoid(weights . x + bias), where x "
             "is the mean of the shots' contextual vectors.",

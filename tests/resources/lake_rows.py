@@ -103,6 +103,7 @@ def rows(table: str, n: int = 4, seed: int = 0) -> pl.DataFrame:
         "ci_high": [0.75] * n,
         "n_clips": [30] * n,
         "n_titles": [6] * n,
+        "n_works": [5] * n,
         "ablation": ["mask_ratio"] * n,
         "variant": [f"0.{i}" for i in index],
         "against": [None] * n,

@@ -28,6 +28,9 @@ def run_count() -> int:
         return instance.get_runs_count()
 
 
+OF_ALL_TITLES = ("probe_metrics", "title_metrics", "title_neighbours")
+
+
 def titles_in(places: Places) -> list[str]:
     return sorted(path.name for path in (places.landing / "titles").iterdir())
 
@@ -65,7 +68,7 @@ def test_one_more_title_touches_no_file_of_another(places: Places) -> None:
     assert main(["materialize", "--no-train"]) == 0
     added = set(places.files()) - set(files)
     assert {name: mtime for name, mtime in places.files().items() if name in files} == files
-    per_title = [name for name in added if not name.startswith(("probe_metrics", "title_neighbours"))]
+    per_title = [name for name in added if not name.startswith(OF_ALL_TITLES)]
     assert per_title
     assert all("title_id=zz-new" in name for name in per_title)
     assert all(places.versions("zz-new").values())
@@ -86,7 +89,15 @@ def test_a_changed_subtitle_line_remakes_text_fused_and_contextual_only(places: 
     changed = {table for table in after if after[table] != before[table]}
     assert changed == {"titles", "text_embeddings", "fused_embeddings", "contextual_embeddings"}
     rewritten = {name.split("/")[0] for name in set(places.files()) - set(files)}
-    follow = {"scenes", "title_embeddings", "title_neighbours", "probe_metrics", "probes", "boundary_head"}
+    follow = {
+        "scenes",
+        "title_embeddings",
+        "title_neighbours",
+        "probe_metrics",
+        "probes",
+        "boundary_head",
+        "title_metrics",
+    }
     assert rewritten == changed | follow | {"tags", "ad_breaks", "highlights"}
     assert {t: places.versions(t) for t in others} == others
 
@@ -133,8 +144,8 @@ def test_titles_that_cannot_be_used_fail_alone_each_with_its_stage_and_reason(
     assert not any("Traceback" in line for line in said)
     assert all(places.versions("good-new").values())
     kept = places.files()
-    assert {name: kept.get(name) for name in files if not name.startswith(("probe_metrics", "title_neighbours"))} == {
-        name: mtime for name, mtime in files.items() if not name.startswith(("probe_metrics", "title_neighbours"))
+    assert {name: kept.get(name) for name in files if not name.startswith(OF_ALL_TITLES)} == {
+        name: mtime for name, mtime in files.items() if not name.startswith(OF_ALL_TITLES)
     }
     assert not any("title_id=bad-truncated" in name for name in kept if name.startswith("shots/"))
 

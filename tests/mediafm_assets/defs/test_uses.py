@@ -14,12 +14,13 @@ from mediafm_assets.settings import HighlightLength
 from model.tagging import sigmoid
 from model.tasks import TASKS
 from resources.lake import TABLES, vectors, violations
+from resources.lake.tables import TITLE_PARTS
 from resources.search_index import SearchIndex, index_uri
 from tests.mediafm_assets.conftest import Places
 from tests.mediafm_assets.title_runs import BIAS, catalogue_of, made, run_of, titles_of, write_usable_probes
 
 OF_TITLES = ("scenes", "ad_breaks", "title_embeddings", "tags", "highlights")
-OF_ALL = ("title_neighbours", "probes", "boundary_head")
+OF_ALL = ("title_neighbours", "title_metrics", "probes", "boundary_head")
 
 
 @pytest.mark.parametrize("table", [*OF_TITLES, *OF_ALL])
@@ -153,6 +154,18 @@ def test_neighbours_are_all_other_titles_nearest_first_and_never_the_title_itsel
         assert own["score"].is_sorted(descending=True)
         carried = own.select("contextual", "video", "audio", "text", "metadata").sum_horizontal()
         assert carried.to_list() == pytest.approx(own["score"].to_list(), abs=1e-6)
+
+
+def test_title_vectors_are_judged_part_by_part_or_say_that_there_are_too_few_titles(finished: Places) -> None:
+    rows = finished.lake.read_whole("title_metrics")
+    parts = ("embedding", *TITLE_PARTS, "chance")
+    assert set(rows.select("task", "representation").rows()) == {
+        (task, part) for task in ("title_genre", "title_series") for part in parts
+    }
+    assert set(rows["n_titles"]) == {6}
+    assert set(rows["n_works"]) == {5}, "two of the six are of a series"
+    assert rows["value"].null_count() == len(rows)
+    assert rows["note"].null_count() == 0
 
 
 def test_another_encoder_makes_stale_what_is_made_of_contextual_vectors(places: Places) -> None:

@@ -23,7 +23,7 @@ Tick = Any  # Dagster's SensorExecutionData, which it does not export
 TITLE_TABLES = set(all_stages().title_tables)
 IN_CONTEXT = {"contextual_embeddings", "title_embeddings"}
 BY_PROBES = {"scenes", "tags", "ad_breaks", "highlights"}
-OF_ALL = {"boundary_head", "probe_metrics", "probes", "title_neighbours"}
+OF_ALL = {"boundary_head", "probe_metrics", "probes", "title_metrics", "title_neighbours"}
 BEFORE_TRAINING = TITLE_TABLES - IN_CONTEXT - BY_PROBES
 
 
