@@ -36,8 +36,9 @@ def end_children() -> None:
 
 
 def reader() -> psutil.Process:
-    """The process that reads films."""
-    (child,) = [p for p in psutil.Process().children() if "resources.media.apart" in " ".join(p.cmdline())]
+    """The process that reads films, among all that the tests of this process have started."""
+    at_work = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+    (child,) = [p for p in at_work if "resources.media.apart" in " ".join(p.cmdline())]
     return child
 
 
