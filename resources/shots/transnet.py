@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # A run of frames over the threshold is cut when it has become this long: memory needs a bound.
 _LONGEST_TRANSITION = 512
 _WINDOW, _STEP, _MARGIN = 100, 50, 25
-# A probability in a longer window lies no further from the published one than this (docs/decisions.md, "Decoding and
-# shots", has what was measured).
+# Where a probability in a longer window lies within this of the threshold, the published one may lie on its other side
+# (docs/decisions.md, "Decoding and shots", has what was measured).
 _LONG_OFF = 0.1
 
 
