@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mediafm_assets.defs.ingest import registered_drop
+from mediafm_assets.defs.labels import stored_clips
 from mediafm_assets.graph.plan import tasks_to_make
 from mediafm_assets.graph.stage import Recipe, Stage
 from mediafm_assets.graph.versions import Catalogue, digest
@@ -37,10 +38,7 @@ def without_encoders(catalogue: Catalogue) -> str | None:
 
 def labelled_clips(catalogue: Catalogue) -> list[Clip]:
     """The clips of all tasks in titles that are registered, those of a title in a row."""
-    import polars as pl
-
-    labels = catalogue.lake.scan("clip_labels").filter(pl.col("task") != SCENES).collect()
-    return [clip for clip in with_titles(catalogue, labels) if clip.media_sha256]
+    return [clip for clip in with_titles(catalogue, stored_clips(catalogue).collect()) if clip.media_sha256]
 
 
 def with_titles(catalogue: Catalogue, labels: "pl.DataFrame") -> list[Clip]:
@@ -91,7 +89,7 @@ def price(catalogue: Catalogue) -> float:
     import polars as pl
 
     landing = catalogue.resources["landing"]
-    spans = [catalogue.lake.scan("clip_labels").filter(pl.col("task") != SCENES).collect()]
+    spans = [stored_clips(catalogue).collect()]
     for todo in tasks_to_make(catalogue):
         if todo.task == SCENES:
             continue

@@ -80,12 +80,16 @@ def with_all_labels(rows: "pl.DataFrame") -> "pl.DataFrame":
     )
 
 
-def labelled_titles(catalogue: Catalogue) -> frozenset[str]:
-    """The titles that labelled clips are of."""
+def stored_clips(catalogue: Catalogue) -> "pl.LazyFrame":
+    """The labelled clips of all tasks: labels without those of scenes, which are no clips."""
     import polars as pl
 
-    labels = catalogue.lake.scan("clip_labels").filter(pl.col("task") != SCENES)
-    return frozenset(labels.select("title_id").unique().collect()["title_id"])
+    return catalogue.lake.scan("clip_labels").filter(pl.col("task") != SCENES)
+
+
+def labelled_titles(catalogue: Catalogue) -> frozenset[str]:
+    """The titles that labelled clips are of."""
+    return frozenset(stored_clips(catalogue).select("title_id").unique().collect()["title_id"])
 
 
 Clip = tuple[str, float, float]

@@ -37,12 +37,14 @@ def scenes(run: TitleRun, title_id: str) -> "Rows":
     import polars as pl
 
     from model.boundary_head import begins
+    from model.scene_finders import UNSUPERVISED
     from model.scenes import scene_embeddings, scenes
     from resources.pictures import curve_and_map
 
     shots, context = run.read("fused_embeddings", title_id), run.read("contextual_embeddings", title_id)
     fused, contextual = vectors(shots), vectors(context, "last")
-    found = scenes([contextual, *(fused[:, block] for block in blocks_of(WIDTHS).values())])
+    known = {"contextual": contextual, **{name: fused[:, block] for name, block in blocks_of(WIDTHS).items()}}
+    found = scenes([known[name] for name in UNSUPERVISED])
     scores, first = found.begins, found.first
     head, head_version = head_in_use(run.catalogue)
     if head:
