@@ -63,6 +63,12 @@ class Driver:
         with_progress = dg.Definitions.merge(defs(), dg.Definitions(loggers={"progress": progress_logger}))
         return with_progress.resolve_implicit_global_asset_job_def()
 
+    def require_encoders(self) -> None:
+        """Before any title is made. Raises ConfigurationError for a key, package or checkpoint that an encoder lacks.
+        It loads them, which takes longer than to find out that there is nothing to make."""
+        if missing := preflight(self.resources):
+            raise ConfigurationError(" ".join(missing))
+
     def catalogue(self) -> Catalogue:
         return Catalogue(self.lake, self.resources, all_stages())
 
@@ -172,14 +178,12 @@ def verify(only: Sequence[str], deep: bool) -> int:
 
 @contextmanager
 def driver() -> Iterator[Driver]:
-    """The configured resources, checked before any work starts, and the Dagster instance."""
+    """The configured resources and the Dagster instance."""
     configured = resources()
     try:
         configured["encoder_config"].config()
     except ValueError as error:
         raise ConfigurationError(f"MEDIAFM_ENCODER or MEDIAFM_ENCODER_OVERRIDES: {error}") from error
-    if missing := preflight(configured):
-        raise ConfigurationError(" ".join(missing))
     configured["lake"].create_tables()
     with dg.DagsterInstance.get() as instance:
         end_runs_of_dead_processes(instance)
@@ -215,6 +219,7 @@ def approve_by_calling(work: Driver, drops: Sequence[Drop]) -> None:
     catalogue.read_all_titles()
     found = change(catalogue, {drop.title_id: drop.drop_fingerprint for drop in drops})
     if found:
+        work.require_encoders()
         approve_by_hand(catalogue, found, "mediafm materialize")
 
 
@@ -231,6 +236,7 @@ def materialise_titles(work: Driver, drops: Sequence[Drop], only: Sequence[str],
         wanted = {title: catalogue.stages.with_siblings([*wanted.get(title, ()), *force]) for title in among}
     if not wanted:
         return
+    work.require_encoders()
     stages = stages_by_title(catalogue, wanted)
     print(plan_of(catalogue, fingerprints, stages).total.sentence(), flush=True)
     told = told_before(work.instance, "drops")

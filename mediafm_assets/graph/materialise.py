@@ -397,7 +397,7 @@ def contract_result(table: str, said: str, found: Sequence[str], **looked_at: in
 
 
 def preflight(resources: Mapping[str, Any]) -> list[str]:
-    """One sentence for each key, package or checkpoint that the configured encoders lack; cheap, before any work."""
+    """One sentence for each key, package or checkpoint that the configured encoders lack; they are loaded for it."""
     encoders = (*(modality.encoder for modality in MODALITIES), "fusion", "title_encoder")
     return list(dict.fromkeys(sentence for key in encoders for sentence in resources[key].preflight()))
 

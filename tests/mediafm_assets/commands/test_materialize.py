@@ -15,6 +15,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from mediafm_assets.commands import headless
 from mediafm_assets.commands.cli import main
 from mediafm_assets.defs.evaluation import REPRESENTATIONS
 from mediafm_assets.settings import resources
@@ -54,8 +55,11 @@ def test_every_table_is_filled_and_keeps_its_contract(finished: Places) -> None:
     assert set(of_clips.rows()) == {(t, r) for t in TASKS for r in REPRESENTATIONS}
 
 
-def test_a_second_call_runs_nothing_and_says_so(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_call_runs_nothing_and_says_so_without_loading_an_encoder(
+    places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     files, runs = places.files(), run_count()
+    monkeypatch.setattr(headless, "preflight", lambda _: ["an encoder was asked for"])
     assert main(["materialize"]) == 0
     assert "nothing had changed, no step was run" in capsys.readouterr().out
     assert places.files() == files
