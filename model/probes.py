@@ -12,7 +12,9 @@ of 200 bootstrap samples of titles, since clips of one title are not independent
 | clip_popularity | ridge regression, ten folds | Kendall's tau within each title, averaged over titles |
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 # Imported here, and not where they are used: `probe` limits the threads of the libraries that are loaded by then.
@@ -49,6 +51,15 @@ class ProbeResult(NamedTuple):
     n_clips: int
     n_titles: int
     note: str | None
+
+
+class Labelled(NamedTuple):
+    """The clips of a task with one representation: the arguments of `probe`."""
+
+    task: str
+    features: Sequence[NDArray[np.floating]]
+    targets: Sequence[Any]
+    titles: Sequence[str]
 
 
 class TooFewLabels(ValueError):
@@ -92,23 +103,26 @@ def probe(
     (clip_popularity) or 0/1 (clip_retrieval). titles: n title ids, which folds keep together. Equal arguments give
     equal results. Raises KeyError for another task, ValueError for features that are not finite.
     """
+    return probe_each([Labelled(task, features, targets, titles)], seed)[0]
+
+
+def probe_each(clips: Sequence[Labelled], seed: int = 0) -> list[ProbeResult]:
+    """`probe` of each on all cores, in their order. Errors as of `probe`."""
     # The matrices are small: on busy cores, several BLAS threads spend 30 times the work waiting for each other.
-    with threadpool_limits(limits=1):
-        return _probe(task, features, targets, titles, seed)
+    with threadpool_limits(limits=1), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
+        return list(threads.map(lambda of: _probe(of, seed), clips))
 
 
-def _probe(
-    task: str, features: Sequence[NDArray[np.floating]], targets: Sequence[Any], titles: Sequence[str], seed: int
-) -> ProbeResult:
-    groups = np.asarray(titles)
-    about = (len(titles), len(set(titles)))
+def _probe(clips: Labelled, seed: int) -> ProbeResult:
+    groups, metric = np.asarray(clips.titles), TASKS[clips.task].metric
+    about = (len(groups), len(set(clips.titles)))
     try:
-        score = _held_out_score(task, features, targets, groups)
+        score = _held_out_score(clips.task, clips.features, clips.targets, groups)
     except TooFewLabels as error:
-        return ProbeResult(TASKS[task].metric, None, None, None, *about, str(error))
-    scores = [score(clips) for clips in resampled(groups, seed, BOOTSTRAP)]
+        return ProbeResult(metric, None, None, None, *about, str(error))
+    scores = [score(chosen) for chosen in resampled(groups, seed, BOOTSTRAP)]
     low, high = np.nanpercentile(scores, [2.5, 97.5])
-    return ProbeResult(TASKS[task].metric, score(np.arange(len(groups))), float(low), float(high), *about, None)
+    return ProbeResult(metric, score(np.arange(len(groups))), float(low), float(high), *about, None)
 
 
 Score = Callable[[NDArray[np.int64]], float]

@@ -7,7 +7,9 @@ Everything that a reader needs of a model is one vector and one number: standard
 own `weights @ vector`.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,13 +23,14 @@ from model.probes import (
     BOOTSTRAP,
     MINIMUM_CLIPS,
     MINIMUM_TITLES,
+    Labelled,
     Ranking,
     fit_logistic,
     label_columns,
     logistic_out_of_fold,
     resampled,
 )
-from model.tasks import Task
+from model.tasks import TASKS
 
 CALIBRATION_BINS = 10
 ARGUING_SHOTS = 3
@@ -57,29 +60,33 @@ class FittedProbe(NamedTuple):
     usable: bool
 
 
-def fit_probes(
-    task: Task, features: Sequence[NDArray[np.floating]], targets: Sequence[Any], titles: Sequence[str], seed: int = 0
-) -> Iterator[FittedProbe]:
-    """A model for each label of the task that is frequent enough to be learnt; none with too few clips or titles.
+def fit_probes(clips: Sequence[Labelled], seed: int = 0) -> list[list[FittedProbe]]:
+    """Of each task's clips, a model for each label that is frequent enough to be learnt; none with too few clips or
+    titles. On all cores, in their order.
 
-    features: n vectors of (d,), finite. targets: n times a list of labels, or 0/1 (clip_retrieval). titles: n title
-    ids, which folds keep together. Equal arguments give equal models.
+    Features must be finite. Targets are lists of labels, or 0/1 (clip_retrieval). Equal arguments give equal models.
     """
-    groups = np.asarray(titles)
-    if len(groups) < MINIMUM_CLIPS or len(set(titles)) < MINIMUM_TITLES:
-        return
-    names, truth = label_columns(task, targets, groups)
+    # The matrices are small: threads within an operation would wait for each other.
+    with threadpool_limits(limits=1), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
+        return list(threads.map(lambda of: _fit(of, seed), clips))
+
+
+def _fit(clips: Labelled, seed: int) -> list[FittedProbe]:
+    task, groups = TASKS[clips.task], np.asarray(clips.titles)
+    n_titles = len(set(clips.titles))
+    if len(groups) < MINIMUM_CLIPS or n_titles < MINIMUM_TITLES:
+        return []
+    names, truth = label_columns(task, clips.targets, groups)
     if not names:
-        return
-    matrix = np.vstack(features).astype(np.float64)
-    folds = min(task.folds, len(set(titles)))
-    with threadpool_limits(limits=1):  # the matrices are small: threads would wait for each other
-        unseen = logit(logistic_out_of_fold(matrix, truth, groups, folds))
-        weights, biases = fit_unscaled(matrix, truth)
-        for label, name in enumerate(names):
-            yield _calibrated(
-                name, weights[:, label], float(biases[label]), truth[:, label], unseen[:, label], groups, folds, seed
-            )
+        return []
+    matrix = np.vstack(clips.features).astype(np.float64)
+    folds = min(task.folds, n_titles)
+    unseen = logit(logistic_out_of_fold(matrix, truth, groups, folds))
+    weights, biases = fit_unscaled(matrix, truth)
+    return [
+        _calibrated(name, weights[:, i], float(biases[i]), truth[:, i], unseen[:, i], groups, folds, seed)
+        for i, name in enumerate(names)
+    ]
 
 
 def _calibrated(

@@ -1,7 +1,7 @@
 """What the embeddings are worth: linear probes of labelled clips on the five published tasks, and labelled scenes."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from mediafm_assets.graph.materialise import Rows
     from model.encoder import Encoder
-    from model.probes import ProbeResult
+    from model.probes import Labelled, ProbeResult
 
 REPRESENTATIONS = (
     *(modality.name for modality in MODALITIES),
@@ -56,21 +56,23 @@ SEED = 0
 def probe_metrics(run: CatalogueRun) -> "Rows":
     """Probe every representation on every task, with folds grouped by title, and every clip encoder beside them; and
     compare the scenes that each finds with the labelled ones."""
-    from model.probes import probe
+    from model.probes import Labelled, probe_each
 
     encoder_version = run.partition["encoder_version"]
     clips, _unused = run.catalogue.once(clips_by_task)
-    cells = []
     spans = {clip for rows in clips.values() for clip in spans_of(rows)}
     pooled, others = clip_vectors(run.lake, encoder_version, spans), vectors_of_clips(run.catalogue, spans)
+    asked: dict[tuple[str, str], Labelled | ProbeResult] = {}
     for task, rows in clips.items():
         for representation in REPRESENTATIONS:
             features = [pooled[clip][representation] for clip in spans_of(rows)]
-            result = probe(task, features, rows["target"].to_list(), rows["title_id"].to_list(), seed=SEED)
-            cells.append({"task": task, "representation": representation, **result._asdict()})
-        for name, of_clips in others.items():
-            cells.append({"task": task, "representation": name, **compared(task, rows, of_clips)._asdict()})
-        run.context.log.info(f"{task}: {len(rows)} clips probed")
+            asked[task, representation] = labelled(task, rows, features)
+        asked |= {(task, name): compared(task, rows, of_clips) for name, of_clips in others.items()}
+    probed = iter(probe_each([of for of in asked.values() if isinstance(of, Labelled)], seed=SEED))
+    cells = []
+    for (task, representation), of in asked.items():
+        result = next(probed) if isinstance(of, Labelled) else of
+        cells.append({"task": task, "representation": representation, **result._asdict()})
     cells += scene_cells(run.catalogue)
     yield "probe_metrics", typed_rows("probe_metrics", cells)
 
@@ -107,10 +109,16 @@ def scene_cells(catalogue: Catalogue) -> "list[dict[str, Any]]":
     ]
 
 
-def compared(task: str, rows: "pl.DataFrame", vectors: "Mapping[Clip, np.ndarray | str]") -> "ProbeResult":
-    """The score of a clip encoder on the very clips and folds of our own; none where it lacks one of the clips, since
-    on other clips it would be another task's."""
-    from model.probes import ProbeResult, probe
+def labelled(task: str, rows: "pl.DataFrame", features: "Sequence[np.ndarray]") -> "Labelled":
+    from model.probes import Labelled
+
+    return Labelled(task, features, rows["target"].to_list(), rows["title_id"].to_list())
+
+
+def compared(task: str, rows: "pl.DataFrame", vectors: "Mapping[Clip, np.ndarray | str]") -> "Labelled | ProbeResult":
+    """What a clip encoder is to be probed on: the very clips and folds of our own; and where it lacks one of the clips
+    a result without a score, since on other clips it would be another task's."""
+    from model.probes import ProbeResult
 
     features = [vectors[clip] for clip in spans_of(rows)]
     without = Counter(made for made in features if isinstance(made, str))
@@ -118,8 +126,7 @@ def compared(task: str, rows: "pl.DataFrame", vectors: "Mapping[Clip, np.ndarray
         reason, _ = without.most_common(1)[0]
         note = f"cannot be evaluated: {without.total()} of {len(rows)} clips have no vector ({reason})"
         return ProbeResult(TASKS[task].metric, None, None, None, len(rows), rows["title_id"].n_unique(), note)
-    made = [vector for vector in features if not isinstance(vector, str)]
-    return probe(task, made, rows["target"].to_list(), rows["title_id"].to_list(), seed=SEED)
+    return labelled(task, rows, [vector for vector in features if not isinstance(vector, str)])
 
 
 def scores(run: CatalogueRun) -> dict[str, Any]:

@@ -3,7 +3,7 @@ them."""
 
 from typing import TYPE_CHECKING, Any
 
-from mediafm_assets.defs.evaluation import SEED, clip_vectors, metrics_version
+from mediafm_assets.defs.evaluation import SEED, clip_vectors, labelled, metrics_version
 from mediafm_assets.defs.labels import clips_by_task, spans_of
 from mediafm_assets.graph.materialise import TitleRun
 from mediafm_assets.graph.stage import Recipe, Stage
@@ -34,19 +34,19 @@ def probes(run: CatalogueRun) -> "Rows":
     encoder_version = run.partition["encoder_version"]
     clips, _unused = run.catalogue.once(clips_by_task)
     pooled = clip_vectors(run.lake, encoder_version, {clip for rows in clips.values() for clip in spans_of(rows)})
+    asked = {
+        task: labelled(task, rows, [pooled[clip][REPRESENTATION] for clip in spans_of(rows)])
+        for task, rows in clips.items()
+        if TASKS[task].label != "score"
+    }
     rows: list[dict[str, Any]] = []
-    for task, labelled in clips.items():
-        if TASKS[task].label == "score":
-            continue
-        features = [pooled[clip][REPRESENTATION] for clip in spans_of(labelled)]
-        targets, titles = labelled["target"].to_list(), labelled["title_id"].to_list()
-        fitted = [probe._asdict() for probe in fit_probes(TASKS[task], features, targets, titles, seed=SEED)]
-        clip_s = (labelled["end_s"] - labelled["start_s"]).median()
+    for task, fitted in zip(asked, fit_probes(list(asked.values()), seed=SEED), strict=True):
+        clip_s = (clips[task]["end_s"] - clips[task]["start_s"]).median()
         none = {"usable": False, "reason": f"too few labelled clips of {task} to learn any label"}
         chance = f"this label of {task} is not predicted better than by chance on titles that were held out"
         rows += [
             {"task": task, "clip_s": clip_s, "reason": None if probe["usable"] else chance, **probe}
-            for probe in fitted or [none]
+            for probe in [of._asdict() for of in fitted] or [none]
         ]
     run.notes.update(probes=len(rows), usable=sum(row["usable"] for row in rows))
     yield "probes", typed_rows("probes", rows)

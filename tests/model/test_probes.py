@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from model import probes
-from model.probes import Ranking, fit_logistic, pool, probe, shots_of
+from model.probes import Labelled, Ranking, fit_logistic, pool, probe, probe_each, shots_of
 from model.tasks import GENRES, TASKS
 
 RNG = np.random.default_rng
@@ -291,6 +291,17 @@ def test_the_same_arguments_give_the_same_result_and_the_seed_moves_the_interval
     other = probe("clip_popularity", features, targets, titles, seed=1)
     assert other.value == first.value
     assert (other.ci_low, other.ci_high) != (first.ci_low, first.ci_high)
+
+
+def test_what_is_probed_side_by_side_scores_as_it_does_alone() -> None:
+    rng = RNG(14)
+    titles = titles_of(8, 6)
+    retrieval = [int(value > 0.4) for value in rng.random(len(titles))]
+    asked = [
+        Labelled(task, list(rng.normal(size=(len(titles), 200))), targets, titles)
+        for task, targets in [("clip_popularity", list(rng.random(len(titles)))), ("clip_retrieval", retrieval)] * 8
+    ]
+    assert probe_each(asked) == [probe(*clips) for clips in asked]
 
 
 def test_the_interval_is_one_over_titles() -> None:

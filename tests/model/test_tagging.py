@@ -1,6 +1,7 @@
 """Probes that are fitted for use: probabilities that can be believed, and nothing where nothing was learnt."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from model.probes import LOGISTIC_C, MINIMUM_CLIPS, MINIMUM_TITLES
+from model.probes import LOGISTIC_C, MINIMUM_CLIPS, MINIMUM_TITLES, Labelled
 from model.tagging import (
     ARGUING_SHOTS,
+    FittedProbe,
     arguing_shots,
     calibration_error,
     fit_probes,
@@ -22,7 +24,7 @@ from model.tagging import (
     sigmoid,
     windows_of,
 )
-from model.tasks import TASKS
+from model.tasks import TASKS, Task
 
 TONE = TASKS["clip_tone"]
 CLIPS_EACH = 10
@@ -41,9 +43,15 @@ def labels(truth: NDArray[np.bool_], name: str = "calm") -> list[list[str]]:
     return [[name] if positive else [] for positive in truth]
 
 
+def fitted(task: Task, *clips: Any, seed: int = 0) -> list[FittedProbe]:
+    """Of features, targets and titles."""
+    (probes,) = fit_probes([Labelled(task.name, *clips)], seed)
+    return probes
+
+
 def test_weights_and_bias_are_the_standardised_and_calibrated_model() -> None:
     features, truth, titles = drawn(1)
-    (probe,) = fit_probes(TONE, list(features), labels(truth), titles)
+    (probe,) = fitted(TONE, list(features), labels(truth), titles)
     scaler = StandardScaler().fit(features)
     logits = np.zeros(len(truth))
     for training, held_out in GroupKFold(TONE.folds).split(features, groups=titles):
@@ -61,7 +69,7 @@ def test_weights_and_bias_are_the_standardised_and_calibrated_model() -> None:
 
 def test_probabilities_are_calibrated_on_titles_that_were_never_seen() -> None:
     features, truth, titles = drawn(2)
-    (probe,) = fit_probes(TONE, list(features), labels(truth), titles)
+    (probe,) = fitted(TONE, list(features), labels(truth), titles)
     unseen, happened, _titles = drawn(3, n_titles=100)
     believed = sigmoid(unseen @ probe.weights + probe.bias)
     scaler = StandardScaler().fit(features)
@@ -85,7 +93,7 @@ def test_a_calibration_error_is_the_distance_of_what_is_said_and_what_happens() 
 def test_a_label_that_is_noise_is_not_usable_and_is_said_at_its_share(seed: int) -> None:
     features, _truth, titles = drawn(seed)
     noise = np.random.default_rng(100 + seed).random(len(titles)) < 0.3
-    (probe,) = fit_probes(TONE, list(features), labels(noise), titles)
+    (probe,) = fitted(TONE, list(features), labels(noise), titles)
     assert not probe.usable
     assert np.ptp(sigmoid(features @ probe.weights + probe.bias)) < 0.3
     assert sigmoid(features @ probe.weights + probe.bias).mean() == pytest.approx(noise.mean(), abs=0.05)
@@ -95,7 +103,7 @@ def test_a_label_that_only_names_its_title_is_not_usable() -> None:
     _features, _truth, titles = drawn(4, n_titles=12)
     one_hot = (np.array(titles)[:, None] == np.unique(titles)[None]).astype(float)
     of_title = np.array([int(title[-2:]) % 3 == 0 for title in titles])
-    (probe,) = fit_probes(TONE, list(one_hot), labels(of_title), titles)
+    (probe,) = fitted(TONE, list(one_hot), labels(of_title), titles)
     assert not probe.usable
 
 
@@ -111,23 +119,23 @@ def test_too_few_clips_or_titles_make_no_probe(clips: int, titles: int) -> None:
     random = np.random.default_rng(5)
     features, named = random.normal(size=(clips, 4)), [f"t{i % titles}" for i in range(clips)]
     truth = features[:, 0] > 0
-    assert list(fit_probes(TONE, list(features), labels(truth), named)) == []
+    assert fitted(TONE, list(features), labels(truth), named) == []
     enough = [f"t{i % 6}" for i in range(MINIMUM_CLIPS)]
     more = random.normal(size=(MINIMUM_CLIPS, 4))
-    assert len(list(fit_probes(TONE, list(more), labels(more[:, 0] > 0), enough))) == 1
+    assert len(fitted(TONE, list(more), labels(more[:, 0] > 0), enough)) == 1
 
 
 def test_a_rare_label_gets_no_probe_and_zeros_and_ones_have_one_of_the_tasks_name() -> None:
     features, truth, titles = drawn(6)
     both = [[*own, "rare"] if i < 3 else own for i, own in enumerate(labels(truth))]
-    assert [probe.label for probe in fit_probes(TONE, list(features), both, titles)] == ["calm"]
-    retrieval = fit_probes(TASKS["clip_retrieval"], list(features), list(truth.astype(int)), titles)
+    assert [probe.label for probe in fitted(TONE, list(features), both, titles)] == ["calm"]
+    retrieval = fitted(TASKS["clip_retrieval"], list(features), list(truth.astype(int)), titles)
     assert [probe.label for probe in retrieval] == ["clip_retrieval"]
 
 
 def test_equal_arguments_give_equal_probes() -> None:
     features, truth, titles = drawn(7, n_titles=6)
-    ((one,), (other,)) = (fit_probes(TONE, list(features), labels(truth), titles, seed=3) for _ in range(2))
+    ((one,), (other,)) = (fitted(TONE, list(features), labels(truth), titles, seed=3) for _ in range(2))
     assert np.array_equal(one.weights, other.weights)
     assert one[2:] == other[2:]
 
