@@ -47,7 +47,7 @@ class Look:
         y = min(max(self.y, half), 1 - half)
         columns = ((x - half + zoom * (np.arange(WIDTH) + 0.5) / WIDTH) * _STAGE_W).astype(np.int64)
         rows = ((y - half + zoom * (np.arange(HEIGHT) + 0.5) / HEIGHT) * _STAGE_H).astype(np.int64)
-        picture = self.stage[rows][:, columns]
+        picture = self.stage.take(rows, axis=0).take(columns, axis=1)
         for figure in self.figures:
             figure.paste(picture, seconds)
         return picture
@@ -247,6 +247,8 @@ class _Figure:
         self.height, self.width, self.x, self.walk = height, width, x, walk
 
     def paste(self, picture: "np.ndarray", seconds: float) -> None:
+        import numpy as np
+
         sway = 0.01 * math.sin(2.4 * seconds + 9 * self.x)
         left = round((self.x + sway + self.walk * seconds) * WIDTH - self.width / 2)
         top = HEIGHT - self.height + round(0.03 * self.height * (1 + math.sin(3.1 * seconds)) / 2)
@@ -254,7 +256,7 @@ class _Figure:
         if x0 >= x1 or y0 >= y1:
             return
         inside = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
-        picture[y0:y1, x0:x1][self.mask[inside]] = self.pixels[inside][self.mask[inside]]
+        np.copyto(picture[y0:y1, x0:x1], self.pixels[inside], where=self.mask[inside][..., None])
 
 
 def _figures(story: Story, scene: Scene, shot: Shot, grade: _Grade, rng: "np.random.Generator") -> Iterator[_Figure]:
