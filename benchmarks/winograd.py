@@ -1,9 +1,9 @@
-"""TransNet V2's convolutions of 3 x 3 by Winograd's algorithm and by PyTorch, layer by layer, in turns, on one thread.
+"""Convolutions of 3 x 3 by Winograd's algorithm and by PyTorch, layer by layer, in turns, on one thread.
 
     python benchmarks/winograd.py [--rounds 5]
 
-Random pictures and weights of the network's sizes, 100 frames. Prints milliseconds of the processor, the best round of
-each, and how far apart the results are at most, where they are about 1.
+Random pictures and weights of the sizes of TransNet V2, 100 frames, and of aiSFX, two seconds of sound. Prints
+milliseconds of the processor, the best round of each, and how far apart the results are at most, where they are about 1.
 """
 
 import argparse
@@ -14,10 +14,25 @@ from functools import partial
 import torch
 from torch.nn.functional import conv2d
 
-from resources.shots.winograd import Convolutions
+from resources.winograd import Convolutions
 
-LAYERS = ((64, 32, 27, 48), (64, 64, 13, 24), (128, 64, 13, 24), (128, 128, 6, 12), (256, 128, 6, 12))
-"""Channels in, channels out of each of four branches, height, width."""
+LAYERS = {
+    "TransNet V2": [
+        (100, 64, 4, 32, 27, 48),
+        (100, 64, 4, 64, 13, 24),
+        (100, 128, 4, 64, 13, 24),
+        (100, 128, 4, 128, 6, 12),
+        (100, 256, 4, 128, 6, 12),
+    ],
+    "aiSFX": [
+        (1, 64, 1, 64, 85, 96),
+        (1, 64, 1, 128, 42, 48),
+        (1, 128, 1, 128, 42, 48),
+        (1, 128, 1, 256, 21, 24),
+        (1, 256, 1, 256, 21, 24),
+    ],
+}
+"""Pictures, channels in, branches, channels out of each, height, width."""
 
 
 def milliseconds(convolve: Callable[[torch.Tensor], object], x: torch.Tensor) -> float:
@@ -36,19 +51,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    sums = [0.0, 0.0]
-    for channels, out, height, width in LAYERS:
-        x = torch.randn(100, height, width, channels)
-        weights = [torch.randn(out, channels, 3, 3) / (9 * channels) ** 0.5 for _ in range(4)]
-        fewer = Convolutions(weights)
-        directly = partial(convolved, [weight.contiguous(memory_format=torch.channels_last) for weight in weights])
-        apart = max(float((a - b).abs().max()) for a, b in zip(fewer(x), directly(x), strict=True))
-        taken = [(milliseconds(fewer, x), milliseconds(directly, x)) for _ in range(rounds)]
-        ours, theirs = (min(each) for each in zip(*taken, strict=True))
-        sums = [sums[0] + ours, sums[1] + theirs]
-        sizes = f"{channels:3} to 4 x {out:3}, {height} x {width}"
-        print(f"{sizes}: {ours:4.0f} | {theirs:4.0f} ms, {theirs / ours:.2f} x; apart {apart:.0e}", flush=True)
-    print(f"all: {sums[0]:.0f} | {sums[1]:.0f} ms, {sums[1] / sums[0]:.2f} x")
+    for network, layers in LAYERS.items():
+        print(network)
+        sums = [0.0, 0.0]
+        for pictures, channels, branches, out, height, width in layers:
+            x = torch.randn(pictures, height, width, channels)
+            weights = [torch.randn(out, channels, 3, 3) / (9 * channels) ** 0.5 for _ in range(branches)]
+            fewer = Convolutions(weights)
+            directly = partial(convolved, [weight.contiguous(memory_format=torch.channels_last) for weight in weights])
+            apart = max(float((a - b).abs().max()) for a, b in zip(fewer(x), directly(x), strict=True))
+            taken = [(milliseconds(fewer, x), milliseconds(directly, x)) for _ in range(rounds)]
+            ours, theirs = (min(each) for each in zip(*taken, strict=True))
+            sums = [sums[0] + ours, sums[1] + theirs]
+            sizes = f"{channels:3} to {branches} x {out:3}, {height} x {width}"
+            print(f"{sizes}: {ours:4.0f} | {theirs:4.0f} ms, {theirs / ours:.2f} x; apart {apart:.0e}", flush=True)
+        print(f"all: {sums[0]:.0f} | {sums[1]:.0f} ms, {sums[1] / sums[0]:.2f} x")
 
 
 if __name__ == "__main__":

@@ -230,7 +230,7 @@ class _Layer:
     def __init__(self, layer: Any, dtype: "torch.dtype", winograd: bool) -> None:
         import torch
 
-        from resources.shots.winograd import Convolutions
+        from resources.winograd import Convolutions
 
         def stored(weight: "torch.Tensor") -> "torch.Tensor":
             return weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)

@@ -26,6 +26,7 @@ from model.precision import matmul_dtype
 from resources.encoders.packaged_weights import AISFX, packaged_file, unreadable
 from resources.encoders.video.efficientnet_model import rooted
 from resources.threads import MOST_THREADS, in_order, single_threaded_workers
+from resources.winograd import Convolutions
 
 RATE = 16_000
 BANDS = 96
@@ -35,6 +36,23 @@ FFT = 1024
 BRIGHTEST = 9.457798957824707  # the greatest value of the training's spectrograms, which were divided by it
 SHORTEST = 8  # windows: one is left after three halvings; shorter shots are repeated
 LONGEST = 30 * RATE // HOP  # windows at once: bounds the memory of long shots
+
+
+class _Convolution:
+    """3 x 3 over (n, channels, windows, bands), and of the results what is above 0."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self._weight, self._bias = weight.contiguous(memory_format=torch.channels_last), bias
+        out, channels = weight.shape[:2]
+        # One channel has hardly any products to save; the largest weights would be four times as large in memory.
+        fewer = weight.device.type == "cpu" and weight.dtype == torch.float32 and channels > 1 and out <= 256
+        self._fewer = Convolutions([weight]) if fewer else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._fewer is None:
+            return F.conv2d(x, self._weight, self._bias, padding=1).relu_()
+        (y,) = self._fewer(x.permute(0, 2, 3, 1))
+        return y.add_(self._bias).relu_().permute(0, 3, 1, 2)
 
 
 class SoundNet:
@@ -52,12 +70,7 @@ class SoundNet:
                 )
                 scale = gain / torch.sqrt(variance + 1e-5)
                 weight = (state[f"{at}.conv{layer}.weight"] * scale[:, None, None, None]).to(dtype)
-                layers.append(
-                    (
-                        weight.to(device, self.dtype, memory_format=torch.channels_last),
-                        (bias - mean * scale).to(device, self.dtype),
-                    )
-                )
+                layers.append(_Convolution(weight.to(device, self.dtype), (bias - mean * scale).to(device, self.dtype)))
             self.blocks.append(layers)
         # As many threads as PyTorch would use within an operation.
         self._threads = min(torch.get_num_threads(), MOST_THREADS)
@@ -69,8 +82,8 @@ class SoundNet:
         x = torch.from_numpy(spectrogram)[None, None].to(self.device, self.dtype)
         answers = []
         for number, layers in enumerate(self.blocks):
-            for weight, bias in layers:
-                x = F.conv2d(x, weight, bias, padding=1).relu_()
+            for convolution in layers:
+                x = convolution(x)
             if number < 3:
                 x = F.max_pool2d(x, 2)
             if number >= 2:

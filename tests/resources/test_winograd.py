@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.shots.winograd import Convolutions
+from resources.winograd import Convolutions
 
 
 @settings(deadline=None)
