@@ -6,6 +6,7 @@ could not be landed, 2 for wrong usage or configuration.
 
 import argparse
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -196,5 +197,13 @@ def open_ui(port: int) -> NoReturn:
     os.execv(command[0], command)
 
 
+def command() -> int:
+    """`main` in a process that ends with it."""
+    try:
+        return main()
+    finally:
+        gc.freeze()  # else Python looks through all objects once more before it ends, for a second or two
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())
