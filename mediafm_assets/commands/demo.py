@@ -1,26 +1,30 @@
 """`mediafm demo`: a small rendered catalogue through the whole graph, and what came of it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mediafm_assets.commands import headless
 from mediafm_assets.commands.progress import progress_bar
 from mediafm_assets.defs.evaluation import as_markdown
+from mediafm_assets.graph.materialise import preflight
 from mediafm_assets.settings import ConfigurationError, resources
 from resources.lake import TABLES, DeltaLake
 
 
 def demo() -> int:
-    """Render the demo catalogue into the landing zone, materialise everything, say what there is. Returns the exit
-    status of the materialisation."""
+    """Render the demo catalogue into the landing zone and load the encoders meanwhile, materialise everything, say what
+    there is. Returns the exit status of the materialisation."""
     from resources.demo import render_catalogue
 
     configured = resources()
     landing = configured["landing"].uri
     if "://" in landing:
         raise ConfigurationError("the demo renders into a folder; unset MEDIAFM_LANDING or make it a folder")
-    with progress_bar(0, "rendering films") as bar:
+    with progress_bar(0, "rendering films") as bar, ThreadPoolExecutor(1) as beside:
 
         def show(done: int, total: int) -> None:
+            if not done:  # other processes render, and nothing is there that could be up to date
+                beside.submit(preflight, configured)
             bar.total = total
             bar.update(done - bar.n)
 
