@@ -3,7 +3,7 @@
     python benchmarks/winograd.py [--rounds 5]
 
 Random pictures and weights of the sizes of TransNet V2, 100 frames, and of aiSFX, two seconds of sound. Prints
-milliseconds of the processor, the best round of each, and how far apart the results are at most, where they are about 1.
+milliseconds of the processor, the best round of each, and how far apart the results are at most (they are about 1).
 """
 
 import argparse
