@@ -136,7 +136,8 @@ def _reads_whole(catalogue: Catalogue, table: str) -> bool:
 
 
 def _is_stale(catalogue: Catalogue, table: str, title_id: str) -> bool:
-    return catalogue.stored(table, title_id) is not None and not catalogue.is_fresh(table, title_id)
+    stored = catalogue.stored(table, title_id)
+    return stored is not None and stored != catalogue.made_now(table, title_id)
 
 
 def approve(catalogue: Catalogue, by: str, why: str, found: Change | None = None) -> None:

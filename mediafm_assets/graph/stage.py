@@ -134,6 +134,9 @@ class Stages:
         self.recipe: Mapping[str, Recipe] = {recipe.table: recipe for stage in given for recipe in stage.recipes}
         for stage in given:
             _refuse_impossible(stage, self.by_table, external)
+        self.partition_by: Mapping[str, tuple[str, ...]] = {
+            table: partition_columns(table, stage.scope) for table, stage in self.by_table.items()
+        }
         self.all = tuple(_in_order(given, self.by_table))
 
     def of_scope(self, scope: Scope) -> tuple[Stage, ...]:

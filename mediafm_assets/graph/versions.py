@@ -7,11 +7,12 @@ missing, fresh or stale without Dagster's database, and a step that finds its pa
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Protocol, TypeVar, cast
 
-from mediafm_assets.graph.stage import PARTS, ROOT, Stage, Stages, partition_columns
+from mediafm_assets.graph.stage import PARTS, ROOT, Stage, Stages
 from model.modalities import MODALITIES
 from resources.lake import DeltaLake
 from resources.shots import SEGMENTS
@@ -85,7 +86,8 @@ class Catalogue:
         self.stages = stages
         self._stored: dict[str, dict[tuple[str, ...], str]] = {}
         self._spaces: dict[str, str] = {}
-        self._made: dict[tuple[str, str], str | None] = {}
+        self._made: defaultdict[str, dict[str, str | None]] = defaultdict(dict)  # by table and title
+        self._inputs: dict[str, list[str]] = {}
         self._titles: dict[str, Mapping[str, Any] | None] = {}
         self._parts: dict[str, Mapping[str, str]] = {}
         self._found: dict[Callable[..., Any], Any] = {}
@@ -181,8 +183,8 @@ class Catalogue:
             title_id = partition["title_id"]
             self._titles.pop(title_id, None)
             self._parts.pop(title_id, None)
-            for name in self.stages.title_tables:
-                self._made.pop((name, title_id), None)
+            for made in self._made.values():
+                made.pop(title_id, None)
 
     def stored_in(self, table: str) -> Mapping[tuple[str, ...], str]:
         """The stored versions by partition."""
@@ -198,13 +200,10 @@ class Catalogue:
 
     def partition(self, table: str, title_id: str = "") -> dict[str, str]:
         """The partition that holds the title's rows of the table, of those by encoder that in use."""
-        return dict(zip(self._columns(table), self._key(table, title_id), strict=True))
-
-    def _columns(self, table: str) -> tuple[str, ...]:
-        return partition_columns(table, self.stages.by_table[table].scope)
+        return dict(zip(self.stages.partition_by[table], self._key(table, title_id), strict=True))
 
     def _key(self, table: str, title_id: str) -> tuple[str, ...]:
-        columns = self._columns(table)
+        columns = self.stages.partition_by[table]
         if columns == ("title_id",):
             return (title_id,)
         known = {"encoder_version": self.encoder_version or "", "title_id": title_id}
@@ -219,14 +218,16 @@ class Catalogue:
     def made_now(self, table: str, title_id: str) -> str | None:
         """The version that the partition would have if everything up to it were made now; None where that cannot be
         made yet: the title is not registered, or something that is made once for all is not there."""
-        key = (table, title_id)
-        if key not in self._made:
-            self._made[key] = self._version_from_inputs(table, title_id)
-        return self._made[key]
+        made = self._made[table]
+        if title_id not in made:
+            made[title_id] = self._version_from_inputs(table, title_id)
+        return made[title_id]
 
     def inputs(self, table: str) -> list[str]:
         """What the table is made from, without what serves no title now."""
-        return [name for name in self.stages.recipe[table].inputs if self.is_in_use(name)]
+        if table not in self._inputs:
+            self._inputs[table] = [name for name in self.stages.recipe[table].inputs if self.is_in_use(name)]
+        return self._inputs[table]
 
     def is_in_use(self, name: str) -> bool:
         stage = self.stages.by_table.get(name)
