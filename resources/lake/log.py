@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote
 from resources.errors import Unavailable
 
 if TYPE_CHECKING:
+    import polars as pl
     import pyarrow as pa
     from deltalake import DeltaTable
     from pyarrow.fs import PyFileSystem
@@ -120,6 +121,7 @@ class DeltaLog:
     def _clear(self) -> None:
         self._version: int | None = None
         self._stamp: Any = None
+        self._listed: pl.DataFrame | None = None
         self._files: dict[Key, tuple[File, ...]] = {}
         self._data_versions: dict[Key, str] = {}
         self._rows = 0
@@ -152,12 +154,13 @@ class DeltaLog:
         wanted = [partition.get(name) for name in self._partition_by]
         with self._turn:
             self._follow()
+            by_key = self._by_key()
             if None not in wanted:
                 key = tuple(wanted)
-                return {key: self._files[key]} if key in self._files else {}
+                return {key: by_key[key]} if key in by_key else {}
             return {
                 key: files
-                for key, files in self._files.items()
+                for key, files in by_key.items()
                 if all(want is None or want == value for want, value in zip(wanted, key, strict=True))
             }
 
@@ -231,6 +234,7 @@ class DeltaLog:
         return None
 
     def _reload(self) -> None:
+        import polars as pl
         import pyarrow as pa
 
         table = self.open()
@@ -239,12 +243,25 @@ class DeltaLog:
             return
         # The stamp first: of a table that is made anew meanwhile, it is then the older one's.
         stamp = self._stamp_of(table.version())
-        for key, file in _added(table, self._partition_by):
-            self._put(key, file)
+        self._listed = _added(table, self._partition_by)
+        self._rows = int(self._listed["rows"].sum())
+        for version, *values in self._listed.select("version", pl.exclude(File._fields)).iter_rows():
+            key = tuple(values)
+            self._data_versions[key] = version if self._data_versions.get(key, version) == version else ""
         self._schema = pa.schema(table.schema().to_arrow())
         self._partitioned_by = tuple(table.metadata().partition_columns)
         self._plain = table.protocol().min_writer_version <= PLAIN_WRITER
         self._version, self._stamp = table.version(), stamp
+
+    def _by_key(self) -> dict[Key, tuple[File, ...]]:
+        """The files of each partition. They are made Python's objects when first asked for: who only compares versions
+        has no use for them."""
+        if self._listed is not None:
+            size = len(File._fields)
+            for row in self._listed.iter_rows():
+                self._files[row[size:]] = (*self._files.get(row[size:], ()), File(*row[:size]))
+            self._listed = None
+        return self._files
 
     def _add(self, add: Mapping[str, Any]) -> None:
         key = tuple(add["partitionValues"].get(name) or None for name in self._partition_by)
@@ -256,25 +273,27 @@ class DeltaLog:
 
     def _remove(self, remove: Mapping[str, Any]) -> None:
         values = remove.get("partitionValues")
-        keys = [tuple(values.get(name) or None for name in self._partition_by)] if values else list(self._files)
+        keys = [tuple(values.get(name) or None for name in self._partition_by)] if values else list(self._by_key())
         self._drop(keys, remove["path"])
 
     def _put(self, key: Key, file: File) -> None:
-        others = self._files.get(key, ())
-        self._files[key] = (*others, file)
+        by_key = self._by_key()
+        others = by_key.get(key, ())
+        by_key[key] = (*others, file)
         self._rows += file.rows
-        self._data_versions[key] = _common_version(self._files[key]) if others else file.version
+        self._data_versions[key] = _common_version(by_key[key]) if others else file.version
 
     def _drop(self, keys: Sequence[Key], path: str) -> None:
+        by_key = self._by_key()
         for key in keys:
-            files = self._files.get(key, ())
+            files = by_key.get(key, ())
             left = tuple(file for file in files if file.path != path)
             self._rows -= sum(file.rows for file in files) - sum(file.rows for file in left)
             if left:
-                self._files[key] = left
+                by_key[key] = left
                 self._data_versions[key] = _common_version(left)
             elif files:
-                del self._files[key], self._data_versions[key]
+                del by_key[key], self._data_versions[key]
 
     def _path_of(self, version: int) -> str:
         return f"_delta_log/{version:020}.json"
@@ -399,8 +418,8 @@ def _stamp(info: os.stat_result) -> tuple[int, int, int]:
     return info.st_ino, info.st_mtime_ns, info.st_size
 
 
-def _added(table: "DeltaTable", partition_by: Sequence[str]) -> Iterator[tuple[Key, File]]:
-    """Each of the table's files with the values of its partition."""
+def _added(table: "DeltaTable", partition_by: Sequence[str]) -> "pl.DataFrame":
+    """The table's files: the fields of `File`, then the values of its partition."""
     import polars as pl
 
     files = pl.DataFrame(table.get_add_actions(flatten=True))
@@ -410,6 +429,5 @@ def _added(table: "DeltaTable", partition_by: Sequence[str]) -> Iterator[tuple[K
             files = files.with_columns(pl.lit(None, dtype=pl.String).alias(name))
     low, high = pl.col(ends[0]), pl.col(ends[1])
     version = pl.when(low == high).then(low).otherwise(pl.lit("")).fill_null("")
-    own = ("path", "size_bytes", pl.col("num_records").fill_null(0), version.alias("version"))
-    for row in files.select(*own, *values).iter_rows():
-        yield row[len(own) :], File(*row[: len(own)])
+    own = (pl.col("path"), pl.col("size_bytes"), pl.col("num_records").fill_null(0), version)
+    return files.select(*(of.alias(name) for name, of in zip(File._fields, own, strict=True)), *values)
