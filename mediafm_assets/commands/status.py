@@ -2,17 +2,14 @@
 
 import argparse
 import sys
-from collections import Counter
-from typing import TYPE_CHECKING
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 
-from mediafm_assets.graph.freshness import STATES, by_reason, look, some_of
+from mediafm_assets.graph.freshness import STATES, Row, by_reason, rows_of_title, some_of, states
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import ConfigurationError, resources
 from mediafm_assets.stages import all_stages
 from resources.errors import BadInput, one_line, printable
-
-if TYPE_CHECKING:
-    import polars as pl
 
 WORSE = {"fresh": 0, "waiting": 1, "missing": 2, "stale": 2, "failed": 3}
 """A title is what its worst table is."""
@@ -31,59 +28,61 @@ def status(title_id: str | None, why: bool) -> int:
         landing = configured["landing"].look()
     except BadInput as error:
         raise ConfigurationError(f"MEDIAFM_LANDING: {error}") from error
-    rows = look(Catalogue(configured["lake"], configured, all_stages()), landing)
+    catalogue = Catalogue(configured["lake"], configured, all_stages())
     if title_id is None:
-        print(summary(rows))
-        if why and (said := reasons(rows)):
+        found = states(catalogue, landing)
+        print(summary(found))
+        if why and (said := reasons(found)):
             print("\n" + said)
         return 0
-    found = rows.filter(title_id=title_id)
-    if not title_id or found.is_empty():
+    rows = rows_of_title(catalogue, landing, title_id)
+    if not rows:
         print(
             f"mediafm: there is no title {printable(title_id)} in the landing zone or the lake; `mediafm status --why` "
             "names those that are not fresh",
             file=sys.stderr,
         )
         return 1
-    print(of_title(found, why))
+    print(of_title(rows, why))
     return 0
 
 
-def summary(rows: "pl.DataFrame") -> str:
-    """The number of rows in each state, table by table, and of titles as a whole."""
-    import polars as pl
-
+def summary(found: Sequence[tuple[str, str, str, str]]) -> str:
+    """The number of each state, table by table, and of titles as a whole. found: as `states` gives it."""
+    of_tables: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    worst: dict[str, int] = {}
+    for table, title_id, state, _ in found:
+        of_tables[table][state] += 1
+        if title_id:
+            worst[title_id] = max(worst.get(title_id, 0), WORSE[state])
     lines = [f"{'':<24}" + "".join(f"{state:>9}" for state in STATES)]
-    in_state = (pl.col("state").eq(state).sum().alias(state) for state in STATES)
-    for table, *numbers in rows.group_by("table", maintain_order=True).agg(*in_state).iter_rows():
-        lines.append(f"{table:<24}" + "".join(f"{number or '':>9}" for number in numbers))
-    of_titles = rows.filter(pl.col("title_id") != "")
-    worst = of_titles.group_by("title_id").agg(pl.col("state").replace_strict(WORSE).max())
-    titles = Counter(worst["state"])
+    for table, numbers in of_tables.items():
+        lines.append(f"{table:<24}" + "".join(f"{numbers[state] or '':>9}" for state in STATES))
+    titles = Counter(worst.values())
     waiting = f", {titles[1]} waiting" if titles[1] else ""
     done = f"{titles[0]} with nothing left to make{waiting}"
     lines += ["", f"{len(worst)} titles: {done}, {titles[2]} to be made, {titles[3]} failed"]
     return "\n".join(lines)
 
 
-def reasons(rows: "pl.DataFrame") -> str:
+def reasons(found: Sequence[tuple[str, str, str, str]]) -> str:
     """Each reason once, with the tables and titles that it holds of, what failed first."""
     lines = []
-    for row in by_reason(rows).iter_rows(named=True):
-        titles = some_of([printable(title) for title in row["title_id"] if title])
+    for why in by_reason(found):
+        titles = some_of([printable(title) for title in why.titles if title])
         named = f" of {titles}" if titles else ""
-        lines.append(f"{row['state']}: {', '.join(row['table'])}{named}: {one_line(row['reason'])}")
+        lines.append(f"{why.state}: {', '.join(why.tables)}{named}: {one_line(why.reason)}")
     return "\n".join(lines)
 
 
-def of_title(rows: "pl.DataFrame", why: bool) -> str:
+def of_title(rows: Sequence[Row], why: bool) -> str:
     """A line for each table: its state, since when, what it took and by which run."""
     lines = [f"{'':<24}{'state':<9}{'since':<18}{'seconds':>8}  run"]
-    for row in rows.iter_rows(named=True):
-        seconds = "" if row["seconds"] is None else f"{row['seconds']:.2f}"
-        run = (row["run_id"] or "").split("-")[0]
-        said = f"{row['table']:<24}{row['state']:<9}{row['since']:%Y-%m-%d %H:%M}  {seconds:>8}  {run}"
+    for row in rows:
+        seconds = "" if row.seconds is None else f"{row.seconds:.2f}"
+        run = (row.run_id or "").split("-")[0]
+        said = f"{row.table:<24}{row.state:<9}{row.since:%Y-%m-%d %H:%M}  {seconds:>8}  {run}"
         lines.append(said.rstrip())
-        if why and row["reason"]:
-            lines.append(f"{'':<24}{one_line(row['reason'])}")
+        if why and row.reason:
+            lines.append(f"{'':<24}{one_line(row.reason)}")
     return "\n".join(lines)

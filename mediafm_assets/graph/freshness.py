@@ -8,10 +8,10 @@ each row keeps that from when it was last seen fresh, and what differs from it n
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -37,6 +37,7 @@ NAMED = 3
 STATES = ("fresh", "stale", "missing", "failed", "waiting")
 BETWEEN = "its {} are {}: "
 """What stands between a table and the reason why what it is made from is not fresh."""
+IN_BETWEEN = re.compile("^" + BETWEEN.format("[a-z_]+", f"(?:{'|'.join(STATES)})"))
 UNAPPROVED = "waits for an approval, by `mediafm approve` or the asset `approval`: "
 """What stands before the reason why a title would be made again, if a person did not have to approve of that."""
 UNSEEN = "something that it is made from, or by, is another one than when it was made; which was not seen"
@@ -64,6 +65,26 @@ class Verdict(NamedTuple):
     state: str
     reason: str = ""
     root: str = ""
+
+
+class Reason(NamedTuple):
+    """Why some are not fresh."""
+
+    state: str
+    reason: str
+    tables: tuple[str, ...]
+    titles: list[str]
+
+
+class Found(NamedTuple):
+    """What the lake has of a table for a title: a row without what is only to be remembered. Without a title, of what
+    is not made title by title."""
+
+    table: str
+    title_id: str
+    verdict: Verdict
+    stored_version: str | None
+    wanted_version: str | None
 
 
 class Before(NamedTuple):
@@ -121,6 +142,7 @@ class Look:
     catalogue: Catalogue
     landing: Landing
     now: datetime
+    _remembered: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @cached_property
     def drops(self) -> Mapping[str, Drop]:
@@ -166,29 +188,27 @@ class Look:
     def waits(self) -> Mapping[str, str | None]:
         return {table: self.catalogue.waits_for(table) for table in self.catalogue.stages.title_tables}
 
+    @cached_property
+    def titles(self) -> frozenset[str]:
+        """All that are registered, have landed or were tried."""
+        registered = {title for (title,) in self.catalogue.stored_in(ROOT)}
+        return frozenset(registered | self.drops.keys() | self.unusable.keys() | self.catalogue.unfinished.keys())
+
     # ---- rows ----------------------------------------------------------------------------------------------------
 
-    def rows(self) -> Iterator[Row]:
+    def found(self) -> Iterator[Found]:
+        """Everything, title by title."""
         self.catalogue.read_all_titles()
-        registered = {title for (title,) in self.catalogue.stored_in(ROOT)}
-        unfinished = self.catalogue.unfinished.keys()
-        for title_id in sorted(registered | self.drops.keys() | self.unusable.keys() | unfinished):
+        for title_id in sorted(self.titles):
             yield from self.title(title_id)
         for stage in self.catalogue.stages.of_scope("catalogue"):
             for table in stage.tables:
-                yield self.row(table, "", *self.whole(stage, table), partial(self.catalogue.made_from, table))
+                yield Found(table, "", *self.whole(stage, table))
         yield from self.tasks()
 
-    def row(
-        self,
-        table: str,
-        title_id: str,
-        verdict: Verdict,
-        stored: str | None,
-        wanted: str | None,
-        parts: Callable[[], Mapping[str, str]],
-    ) -> Row:
-        """parts: what it would be made from now."""
+    def row(self, found: Found) -> Row:
+        """With since when it is so, what it took, and what to remember of what it was made from."""
+        table, title_id, verdict, stored, wanted = found
         before = self.before.get(table, title_id)
         took = self.took(self.catalogue.stages.by_table[table], title_id)
         run_id = took.run_id if took else None
@@ -200,7 +220,7 @@ class Look:
         remembered = before.made_from if before and before.stored_version == stored else NOTHING_KNOWN
         # What a version is made from it tells for ever; that of `titles` does not tell when its files were written.
         if verdict.state == "fresh" and (remembered == NOTHING_KNOWN or table == ROOT or not title_id):
-            remembered = json.dumps(parts(), ensure_ascii=False)
+            remembered = json.dumps(self.made_from(table, title_id), ensure_ascii=False)
         if verdict.state == "failed" and (failure := self.catalogue.failures.get(title_id)):
             run_id, since = failure["run_id"], failure["failed_at"]
         seconds, dollars = (took.seconds, took.dollars) if took else (None, None)
@@ -218,13 +238,15 @@ class Look:
 
     def remembered(self, table: str, title_id: str) -> dict[str, str]:
         """What the table was made from when it was last seen fresh; empty where it never was."""
-        before = self.before.get(table, title_id)
-        found: dict[str, str] = json.loads(before.made_from) if before else {}
+        if table not in self._remembered:
+            stored = self.catalogue.lake.read_equal(FRESHNESS, {"table": table})
+            self._remembered[table] = dict(stored.select("title_id", "made_from").rows())
+        found: dict[str, str] = json.loads(self._remembered[table].get(title_id, NOTHING_KNOWN))
         return found
 
     # ---- what is made title by title -----------------------------------------------------------------------------
 
-    def title(self, title_id: str) -> Iterator[Row]:
+    def title(self, title_id: str) -> Iterator[Found]:
         catalogue = self.catalogue
         verdicts: dict[str, Verdict] = {}
         drop, row = self.drops.get(title_id), catalogue.title(title_id)
@@ -243,10 +265,14 @@ class Look:
             verdicts[table] = verdict
             changed = verdict.state != "fresh" and bool(files)
             wanted = None if changed else catalogue.made_now(table, title_id)
-            yield self.row(table, title_id, verdict, stored, wanted, partial(self.made_from, table, title_id))
+            yield Found(table, title_id, verdict, stored, wanted)
 
     def made_from(self, table: str, title_id: str) -> dict[str, str]:
-        """What the title's table would be made from now."""
+        """What the table would be made from now: the title's, or without one, of what is made once for all titles. Of
+        what is made for each task, nothing is known."""
+        if not title_id:
+            of_all = self.catalogue.stages.by_table[table].scope == "catalogue"
+            return self.catalogue.made_from(table) if of_all else {}
         if table != ROOT:
             return made_from(self.catalogue, table, title_id) if self.catalogue.title(title_id) else {}
         code, drop = {"code": self.catalogue.stages.recipe[ROOT].code}, self.drops.get(title_id)
@@ -362,8 +388,8 @@ class Look:
             verdict if took is None or took.made else Verdict("failed", f"run {took.run_id} failed; its page says why")
         )
 
-    def tasks(self) -> Iterator[Row]:
-        """A row for each table that is made for each task: all its tasks together."""
+    def tasks(self) -> Iterator[Found]:
+        """What there is of each table that is made for each task: all its tasks together."""
         todo: dict[str, list[TaskToMake]] = {}
         for task in tasks_to_make(self.catalogue):
             todo.setdefault(task.stage.name, []).append(task)
@@ -382,7 +408,7 @@ class Look:
                 verdict = FRESH if stored else Verdict("waiting", "no label file has landed")
             version = digest(*(f"{key} {version}" for (key,), version in sorted(stored.items()))) if stored else None
             for table in stage.tables:
-                yield self.row(table, "", verdict, version, version if verdict is FRESH else None, dict)
+                yield Found(table, "", verdict, version, version if verdict is FRESH else None)
 
 
 def waiting_for_approval(verdict: Verdict) -> Verdict:
@@ -394,27 +420,24 @@ def waiting_for_approval(verdict: Verdict) -> Verdict:
 
 def root_of(reason: str) -> str:
     """The reason without what lies between the table and it."""
-    return re.sub("^" + BETWEEN.format("[a-z_]+", f"(?:{'|'.join(STATES)})"), "", reason)
+    return IN_BETWEEN.sub("", reason)
 
 
-def by_reason(rows: "pl.DataFrame") -> "pl.DataFrame":
-    """Each reason once, of the rows that are not fresh, with the tables and titles that it holds of, what failed first.
+def by_reason(states: Iterable[tuple[str, str, str, str]]) -> list[Reason]:
+    """Each reason once, of what is not fresh, with the tables and titles that it holds of, what failed first.
 
-    A row (state, reason, table, title_id) for each reason, of which the last two are lists.
+    states: (table, title_id, state, reason), title by title.
     """
-    import polars as pl
-
+    tables: dict[tuple[str, str, str], list[str]] = {}
+    for table, title_id, state, reason in states:
+        if state != "fresh":
+            tables.setdefault((state, root_of(reason), title_id), []).append(table)
+    titles: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    for (state, reason, title_id), of_title in tables.items():
+        titles.setdefault((state, reason, tuple(of_title)), []).append(title_id)
     order = ("failed", "stale", "missing", "waiting")
-    roots = {reason: root_of(reason) for reason in rows["reason"].unique()}
-    return (
-        rows.filter(pl.col("state") != "fresh")
-        .with_columns(pl.col("reason").replace_strict(roots))
-        .group_by("state", "reason", "title_id", maintain_order=True)
-        .agg("table")
-        .group_by("state", "reason", "table", maintain_order=True)
-        .agg("title_id")
-        .sort(pl.col("state").replace_strict(order, range(len(order))), maintain_order=True)
-    )
+    found = [Reason(*key, of_reason) for key, of_reason in titles.items()]
+    return sorted(found, key=lambda one: order.index(one.state))
 
 
 def some_of(names: Sequence[str]) -> str:
@@ -426,12 +449,28 @@ def some_of(names: Sequence[str]) -> str:
 # ---- the table -----------------------------------------------------------------------------------------------------
 
 
+def states(catalogue: Catalogue, landing: Landing) -> list[tuple[str, str, str, str]]:
+    """How everything is now: (table, title_id, state, reason), title by title."""
+    reasons: dict[str, str] = {}  # so that each is kept once
+    return [
+        (table, title_id, verdict.state, reasons.setdefault(verdict.reason, verdict.reason))
+        for table, title_id, verdict, *_ in Look(catalogue, landing, datetime.now(UTC)).found()
+    ]
+
+
+def rows_of_title(catalogue: Catalogue, landing: Landing, title_id: str) -> list[Row]:
+    """The title's rows as they are now; none where nobody knows it."""
+    catalogue.read_all_titles()  # whether their configuration waits for an approval is asked of all of them
+    now = Look(catalogue, landing, datetime.now(UTC))
+    return [now.row(found) for found in now.title(title_id)] if title_id in now.titles else []
+
+
 def look(catalogue: Catalogue, landing: Landing) -> "pl.DataFrame":
     """The rows as they are now, title by title; nothing is written."""
     import polars as pl
 
-    rows, schema = Look(catalogue, landing, datetime.now(UTC)).rows(), typed_rows(FRESHNESS, []).schema
-    frames = [pl.DataFrame([], schema=schema)]
+    now, schema = Look(catalogue, landing, datetime.now(UTC)), typed_rows(FRESHNESS, []).schema
+    rows, frames = map(now.row, now.found()), [pl.DataFrame([], schema=schema)]
     while some := list(islice(rows, ROWS_AT_ONCE)):
         frames.append(pl.DataFrame(some, schema=schema, orient="row"))
     return pl.concat(frames)

@@ -52,10 +52,10 @@ def shown_metadata(rows: "pl.DataFrame") -> dict[str, Any]:
     lines = [f"| table | {' | '.join(STATES)} |", f"|{'---|' * (1 + len(STATES))}"]
     for table, found in by_table(rows).items():
         lines.append(f"| [{table}](/assets/{table}) | {' | '.join(str(n) for n in counts(found).values())} |")
-    reasons = by_reason(rows)
+    reasons = by_reason(rows.select("table", "title_id", "state", "reason").iter_rows())
     records = [
         dg.TableRecord({"state": state, "reason": reason, "titles": some_of(titles), "tables": some_of(tables)})
-        for state, reason, tables, titles in reasons.head(LISTED).iter_rows()
+        for state, reason, tables, titles in reasons[:LISTED]
     ]
     schema = dg.TableSchema([dg.TableColumn(name) for name in ("state", "reason", "titles", "tables")])
     return {

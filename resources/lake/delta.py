@@ -8,7 +8,7 @@ later one reads the log again and commits again; its rows are long written, and 
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -296,6 +296,17 @@ class DeltaLake(dg.ConfigurableResource):
         if len(missing) >= COPIED_FROM and table not in self.pinned:
             copy_rows(log, rows)
         return rows.drop(FILE).sort(*declared.partition_by, *declared.key)
+
+    def read_equal(self, table: str, equal: Mapping[str, str]) -> "pl.DataFrame":
+        """The rows of a table that have these values in columns that it is not partitioned by. Raises Damaged as
+        `read`."""
+        import polars as pl
+
+        log = self._created(table)
+        files = [(key, file) for key, of_key in log.files({}).items() for file in of_key]
+        declared = polars_schema(table)
+        rows = rows_of(table, log, files, equal) if files else pl.DataFrame(schema=declared)
+        return rows.select(list(declared))
 
     def scan(self, table: str) -> "pl.LazyFrame":
         """The whole table, lazily, in the declared columns. A damaged file fails it when it is collected: see

@@ -51,8 +51,11 @@ def scanned(
     ).with_columns(defaults(table))
 
 
-def rows_of(table: str, log: DeltaLog, files: Sequence[tuple[Key, File]]) -> "pl.DataFrame":
-    """Their rows, with the partition's columns, and the files' paths in `FILE`. Raises Damaged."""
+def rows_of(
+    table: str, log: DeltaLog, files: Sequence[tuple[Key, File]], equal: Mapping[str, str] | None = None
+) -> "pl.DataFrame":
+    """Their rows, with the partition's columns, and the files' paths in `FILE`. equal: values that the wanted rows have
+    in columns of the files; others are not even decoded. Raises Damaged."""
     import polars as pl
 
     partition_by = TABLES[table].partition_by
@@ -64,7 +67,7 @@ def rows_of(table: str, log: DeltaLog, files: Sequence[tuple[Key, File]]) -> "pl
     )
     try:
         # A join: replacing values one by one is quadratic in the number of files.
-        rows = scanned(table, uris, log.storage_options, URI).collect()
+        rows = scanned(table, uris, log.storage_options, URI).filter(**(equal or {})).collect()
         return rows.join(of_file, on=URI, how="left").drop(URI)
     # A cut or changed file fails in many ways, one of which is a panic of polars.
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:

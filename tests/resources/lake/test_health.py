@@ -336,6 +336,19 @@ def test_a_small_table_gets_no_copy(lake: DeltaLake) -> None:
     assert not (Path(lake.table_uri("titles")) / "_copy").exists()
 
 
+def test_some_rows_are_read_by_their_values_and_damage_is_named(lake: DeltaLake) -> None:
+    assert lake.read_equal("titles", {"type": "movie"}).is_empty()
+    for title, kind in (("a", "movie"), ("b", "series"), ("it's", "movie")):
+        lake.write("titles", {"title_id": title}, rows("titles", 1).with_columns(type=pl.lit(kind)), "v1")
+    found = lake.read_equal("titles", {"type": "movie"})
+    assert found.sort("title_id").equals(lake.read_whole("titles").filter(type="movie"))
+    assert len(found) == 2
+    (uri,) = lake.partition_files("titles", {"title_id": "b"})
+    cut(Path(uri))
+    with pytest.raises(Damaged, match=r"titles title_id=b .* is damaged"):
+        lake.read_equal("titles", {"type": "movie"})
+
+
 def test_a_whole_table_in_a_bucket(bucket: Any) -> None:
     lake = DeltaLake(uri="s3://films/lake")
     keys = ({"title_id": f"t{i}", "data_version": "v"} for i in range(COPIED_FROM))
