@@ -21,10 +21,12 @@ def one_line(text: object, limit: int = LONGEST_LINE) -> str:
 def printable(name: object, limit: int = LONGEST_NAME) -> str:
     """A name from outside in at most `limit` characters, with all that cannot be printed escaped, so that two names
     that differ (in a line end, a colour code) still look different."""
-    shown = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in str(name)[: limit + 1]
-    )
+    shown = str(name)[: limit + 1]
+    if not shown.isprintable():
+        shown = "".join(
+            character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+            for character in shown
+        )
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
