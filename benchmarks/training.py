@@ -151,9 +151,13 @@ def flops(config: Config, batch: Batch) -> float:
 
 
 def orthogonalisation_flops(config: Config) -> float:
-    """Of Muon's five Newton-Schulz steps, 4 m²n + 2 m³ each for a matrix of m × n, m <= n; the same for any batch."""
+    """Of Muon's five Newton-Schulz steps, the same for any batch: 4 m²n + 2 m³ each for a matrix of m × n, m <= n; of a
+    wide one in float32 4 m²n and 34 m³ together."""
     shapes = [sorted(matrix.shape) for _, matrix in parameter_groups(Encoder(config))["hidden"]]
-    return sum(5 * (4 * m * m * n + 2 * m**3) for m, n in shapes)
+    by_gram = torch.float32 == DTYPE
+    return sum(
+        4 * m * m * n + 34 * m**3 if by_gram and n >= 2 * m else 5 * (4 * m * m * n + 2 * m**3) for m, n in shapes
+    )
 
 
 def shown(name: str, rates: list[float]) -> str:
