@@ -3,9 +3,9 @@
 import argparse
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from mediafm_assets.graph.freshness import STATES, Row, by_reason, rows_of_title, some_of, states
+from mediafm_assets.graph.freshness import STATES, Reason, Row, by_reason, rows_of_title, some_of, states
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import ConfigurationError, resources
 from mediafm_assets.stages import all_stages
@@ -30,10 +30,7 @@ def status(title_id: str | None, why: bool) -> int:
         raise ConfigurationError(f"MEDIAFM_LANDING: {error}") from error
     catalogue = Catalogue(configured["lake"], configured, all_stages())
     if title_id is None:
-        found = states(catalogue, landing)
-        print(summary(found))
-        if why and (said := reasons(found)):
-            print("\n" + said)
+        print("\n".join(of_all(states(catalogue, landing), why)))
         return 0
     rows = rows_of_title(catalogue, landing, title_id)
     if not rows:
@@ -47,32 +44,36 @@ def status(title_id: str | None, why: bool) -> int:
     return 0
 
 
-def summary(found: Sequence[tuple[str, str, str, str]]) -> str:
-    """The number of each state, table by table, and of titles as a whole. found: as `states` gives it."""
+def of_all(found: Iterable[tuple[str, str, str, str]], why: bool) -> Iterator[str]:
+    """The number of each state, table by table, and of titles as a whole; each reason once, with the tables and titles
+    that it holds of, what failed first. found: as `states` gives it, of which none is kept."""
     of_tables: defaultdict[str, Counter[str]] = defaultdict(Counter)
     worst: dict[str, int] = {}
-    for table, title_id, state, _ in found:
-        of_tables[table][state] += 1
-        if title_id:
-            worst[title_id] = max(worst.get(title_id, 0), WORSE[state])
-    lines = [f"{'':<24}" + "".join(f"{state:>9}" for state in STATES)]
+
+    def counted() -> Iterator[tuple[str, str, str, str]]:
+        for table, title_id, state, reason in found:
+            of_tables[table][state] += 1
+            if title_id:
+                worst[title_id] = max(worst.get(title_id, 0), WORSE[state])
+            yield table, title_id, state, reason
+
+    reasons = by_reason(counted())
+    yield f"{'':<24}" + "".join(f"{state:>9}" for state in STATES)
     for table, numbers in of_tables.items():
-        lines.append(f"{table:<24}" + "".join(f"{numbers[state] or '':>9}" for state in STATES))
+        yield f"{table:<24}" + "".join(f"{numbers[state] or '':>9}" for state in STATES)
     titles = Counter(worst.values())
     waiting = f", {titles[1]} waiting" if titles[1] else ""
     done = f"{titles[0]} with nothing left to make{waiting}"
-    lines += ["", f"{len(worst)} titles: {done}, {titles[2]} to be made, {titles[3]} failed"]
-    return "\n".join(lines)
+    yield f"\n{len(worst)} titles: {done}, {titles[2]} to be made, {titles[3]} failed"
+    if why and reasons:
+        yield ""
+        yield from map(with_names, reasons)
 
 
-def reasons(found: Sequence[tuple[str, str, str, str]]) -> str:
-    """Each reason once, with the tables and titles that it holds of, what failed first."""
-    lines = []
-    for why in by_reason(found):
-        titles = some_of([printable(title) for title in why.titles if title])
-        named = f" of {titles}" if titles else ""
-        lines.append(f"{why.state}: {', '.join(why.tables)}{named}: {one_line(why.reason)}")
-    return "\n".join(lines)
+def with_names(why: Reason) -> str:
+    titles = some_of([printable(title) for title in why.titles if title])
+    named = f" of {titles}" if titles else ""
+    return f"{why.state}: {', '.join(why.tables)}{named}: {one_line(why.reason)}"
 
 
 def of_title(rows: Sequence[Row], why: bool) -> str:

@@ -259,7 +259,7 @@ class Look:
             parts = changed_parts(drop, row, known)
         for table in catalogue.stages.title_tables:
             stored = catalogue.stored(table, title_id)
-            verdict = self.of_title(table, title_id, files, parts, verdicts)
+            verdict = self.of_title(table, title_id, stored, files, parts, verdicts)
             if verdict.state in ("stale", "missing") and title_id in self.unapproved:
                 verdict = waiting_for_approval(verdict)
             verdicts[table] = verdict
@@ -283,18 +283,19 @@ class Look:
         self,
         table: str,
         title_id: str,
+        stored: str | None,
         files: list[str],
         parts: frozenset[str],
         verdicts: Mapping[str, Verdict],
     ) -> Verdict:
-        """files: phrases for what changed in a drop that was not read since. parts: those that may have changed so.
-        verdicts: of the tables before this one."""
+        """stored: its version. files: phrases for what changed in a drop that was not read since. parts: those that may
+        have changed so. verdicts: of the tables before this one."""
         catalogue, recipe = self.catalogue, self.catalogue.stages.recipe[table]
         inputs = [name for name in recipe.inputs if verdicts.get(name, FRESH).state != "fresh"]
         touched = bool(files) and (table == ROOT or bool(parts & set(recipe.inputs)))
         if table == ROOT and title_id in self.unusable:
             return self.unusable[title_id]
-        if catalogue.is_fresh(table, title_id) and not touched and not inputs:
+        if not touched and not inputs and stored is not None and stored == catalogue.made_now(table, title_id):
             return FRESH
         failure = catalogue.unfinished.get(title_id)
         if failure and table in later_tables(catalogue.stages, failure["stage"]):
@@ -303,7 +304,7 @@ class Look:
             return self.unregistered(table, title_id)
         if waits := self.waits[table]:
             return self.waiting(waits)
-        state = "missing" if catalogue.stored(table, title_id) is None else "stale"
+        state = "missing" if stored is None else "stale"
         if touched:
             root = "; ".join(files[:3])
             return Verdict("stale", root + self.gone(table, title_id), root)
@@ -429,9 +430,11 @@ def by_reason(states: Iterable[tuple[str, str, str, str]]) -> list[Reason]:
     states: (table, title_id, state, reason), title by title.
     """
     tables: dict[tuple[str, str, str], list[str]] = {}
+    roots: dict[str, str] = {}  # each is kept once
     for table, title_id, state, reason in states:
         if state != "fresh":
-            tables.setdefault((state, root_of(reason), title_id), []).append(table)
+            root = root_of(reason)
+            tables.setdefault((state, roots.setdefault(root, root), title_id), []).append(table)
     titles: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for (state, reason, title_id), of_title in tables.items():
         titles.setdefault((state, reason, tuple(of_title)), []).append(title_id)
@@ -449,13 +452,10 @@ def some_of(names: Sequence[str]) -> str:
 # ---- the table -----------------------------------------------------------------------------------------------------
 
 
-def states(catalogue: Catalogue, landing: Landing) -> list[tuple[str, str, str, str]]:
+def states(catalogue: Catalogue, landing: Landing) -> Iterator[tuple[str, str, str, str]]:
     """How everything is now: (table, title_id, state, reason), title by title."""
-    reasons: dict[str, str] = {}  # so that each is kept once
-    return [
-        (table, title_id, verdict.state, reasons.setdefault(verdict.reason, verdict.reason))
-        for table, title_id, verdict, *_ in Look(catalogue, landing, datetime.now(UTC)).found()
-    ]
+    for table, title_id, verdict, *_ in Look(catalogue, landing, datetime.now(UTC)).found():
+        yield table, title_id, verdict.state, verdict.reason
 
 
 def rows_of_title(catalogue: Catalogue, landing: Landing, title_id: str) -> list[Row]:
