@@ -162,7 +162,7 @@ def work_ahead(catalogue: Catalogue, fingerprints: Mapping[str, str]) -> WorkAhe
     """
     stages = catalogue.stages
     everybody = sorted({title for (title,) in catalogue.stored_in(ROOT)} | fingerprints.keys())
-    wanted = {title: set(tables) for title, tables in lacking(catalogue, fingerprints, everybody).items()}
+    wanted = lacking(catalogue, fingerprints, everybody)
     tasks = [todo for todo in tasks_to_make(catalogue) if todo.problem is None]
     later = _when_made(catalogue, wanted)
     made = {table for todo in tasks for table in todo.stage.tables}  # once for all titles, or for a task
@@ -178,11 +178,12 @@ def work_ahead(catalogue: Catalogue, fingerprints: Mapping[str, str]) -> WorkAhe
             whole.append(stage)
             made |= set(stage.tables)
     by_promotion = {stage.name for stage in stages.of_scope("title") if PROMOTIONS in stage.inputs}  # reads all titles
+    of_titles = [(stage, frozenset(stage.tables)) for stage in stages.of_scope("title")]
     titles = {
         title: [
             stage
-            for stage in stages.of_scope("title")
-            if wanted.get(title, set()) & set(stage.tables)
+            for stage, tables in of_titles
+            if not tables.isdisjoint(wanted.get(title, ()))
             or (title in renewed[stage.name] and stage.name not in by_promotion)
         ]
         for title in everybody
@@ -190,14 +191,14 @@ def work_ahead(catalogue: Catalogue, fingerprints: Mapping[str, str]) -> WorkAhe
     return WorkAhead({title: todo for title, todo in titles.items() if todo}, whole, tasks)
 
 
-def _when_made(catalogue: Catalogue, wanted: Mapping[str, Set[str]]) -> Catalogue:
+def _when_made(catalogue: Catalogue, wanted: Mapping[str, Iterable[str]]) -> Catalogue:
     """The catalogue as it will be when the titles have what they lack."""
-    later = Catalogue(catalogue.lake, catalogue.resources, catalogue.stages)
-    later.read_all_titles()
+    later = catalogue.supposed()
     for title, tables in wanted.items():
-        for table in sorted(tables - {ROOT}):
-            version = catalogue.made_now(table, title) or "not known yet"
-            later.wrote(table, later.partition(table, title), version)
+        for table in tables:
+            if table != ROOT:
+                version = catalogue.made_now(table, title) or "not known yet"
+                later.wrote(table, later.partition(table, title), version)
     return later
 
 

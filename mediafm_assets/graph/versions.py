@@ -89,7 +89,7 @@ class Catalogue:
         self._made: defaultdict[str, dict[str, str | None]] = defaultdict(dict)  # by table and title
         self._inputs: dict[str, list[str]] = {}
         self._titles: dict[str, Mapping[str, Any] | None] = {}
-        self._parts: dict[str, Mapping[str, str]] = {}
+        self._parts: tuple[str, Mapping[str, str]] = "", {}  # of the title that was asked for last
         self._found: dict[Callable[..., Any], Any] = {}
 
     def once(self, find: "Callable[[Catalogue], Found]") -> Found:
@@ -147,6 +147,13 @@ class Catalogue:
         other.encoder_version = encoder_version
         return other
 
+    def supposed(self) -> "Catalogue":
+        """The lake as this catalogue knows it, to say by `wrote` what it would be."""
+        other = Catalogue(self.lake, self.resources, self.stages)
+        other._stored = {table: dict(stored) for table, stored in self._stored.items()}
+        other._titles, other._spaces = dict(self._titles), dict(self._spaces)
+        return other
+
     @cached_property
     def unfinished(self) -> Mapping[str, Mapping[str, Any]]:
         """The titles that could not be finished the last time, each with its row in `failures`."""
@@ -182,7 +189,7 @@ class Catalogue:
         if table == ROOT:
             title_id = partition["title_id"]
             self._titles.pop(title_id, None)
-            self._parts.pop(title_id, None)
+            self._parts = "", {}
             for made in self._made.values():
                 made.pop(title_id, None)
 
@@ -220,7 +227,8 @@ class Catalogue:
         made yet: the title is not registered, or something that is made once for all is not there."""
         made = self._made[table]
         if title_id not in made:
-            made[title_id] = self._version_from_inputs(table, title_id)
+            version, stored = self._version_from_inputs(table, title_id), self.stored(table, title_id)
+            made[title_id] = stored if version == stored else version  # not one more string that says the same
         return made[title_id]
 
     def inputs(self, table: str) -> list[str]:
@@ -329,10 +337,10 @@ class Catalogue:
 
     def _input_version(self, name: str, title_id: str) -> str | None:
         if name in PARTS:
-            if title_id not in self._parts:
+            if title_id != self._parts[0]:
                 row = self.title(title_id)
-                self._parts[title_id] = parts_of(row) if row else {}
-            return self._parts[title_id].get(name)
+                self._parts = title_id, parts_of(row) if row else {}
+            return self._parts[1].get(name)
         if self.stages.by_table[name].scope == "title":
             return self.made_now(name, title_id)
         return self._of_all(name)

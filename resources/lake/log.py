@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -246,7 +247,7 @@ class DeltaLog:
         self._listed = _added(table, self._partition_by)
         self._rows = int(self._listed["rows"].sum())
         for version, *values in self._listed.select("version", pl.exclude(File._fields)).iter_rows():
-            key = tuple(values)
+            key = tuple(value and intern(value) for value in values)  # the same titles are in many tables
             self._data_versions[key] = version if self._data_versions.get(key, version) == version else ""
         self._schema = pa.schema(table.schema().to_arrow())
         self._partitioned_by = tuple(table.metadata().partition_columns)

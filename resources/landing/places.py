@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from sys import intern
 from typing import IO, NamedTuple, Protocol
 
 from resources.errors import BadInput, Unavailable, printable
@@ -181,7 +182,7 @@ def _files(folder: str, most: int = MOST_FILES) -> list[File]:
             continue
         if stat.S_ISREG(info.st_mode) and not entry.name.startswith("."):
             out = entry.is_symlink() and not os.path.realpath(entry.path).startswith(folder + os.sep)
-            files.append(File(entry.name, info.st_size, str(info.st_mtime_ns), info.st_mtime, out))
+            files.append(File(intern(entry.name), info.st_size, str(info.st_mtime_ns), info.st_mtime, out))
     return files
 
 
