@@ -5,7 +5,8 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from mediafm_assets.graph.freshness import STATES, Reason, Row, by_reason, rows_of_title, some_of, states
+from mediafm_assets.graph.freshness import Row, rows_of_title, states
+from mediafm_assets.graph.reasons import STATES, Reason, by_reason, some_of
 from mediafm_assets.graph.versions import Catalogue
 from mediafm_assets.settings import ConfigurationError, resources
 from mediafm_assets.stages import all_stages

@@ -7,8 +7,7 @@ each row keeps that from when it was last seen fresh, and what differs from it n
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from mediafm_assets.graph.approval import change
 from mediafm_assets.graph.health import later_tables
 from mediafm_assets.graph.plan import TaskToMake, tasks_to_make
-from mediafm_assets.graph.reasons import changed_files, changed_parts, differences, made_from
+from mediafm_assets.graph.reasons import BETWEEN, changed_files, changed_parts, differences, made_from
 from mediafm_assets.graph.stage import ROOT, Stage
 from mediafm_assets.graph.versions import PROMOTIONS, Catalogue, digest
 from mediafm_assets.graph.whole import missing_input
@@ -32,12 +31,6 @@ if TYPE_CHECKING:
 FRESHNESS = "freshness"
 ROWS_AT_ONCE = 5000
 """As Python's objects, which take ten times the memory."""
-NAMED = 3
-"""Titles or tables that are named of those with the same reason."""
-STATES = ("fresh", "stale", "missing", "failed", "waiting")
-BETWEEN = "its {} are {}: "
-"""What stands between a table and the reason why what it is made from is not fresh."""
-IN_BETWEEN = re.compile("^" + BETWEEN.format("[a-z_]+", f"(?:{'|'.join(STATES)})"))
 UNAPPROVED = "waits for an approval, by `mediafm approve` or the asset `approval`: "
 """What stands before the reason why a title would be made again, if a person did not have to approve of that."""
 UNSEEN = "something that it is made from, or by, is another one than when it was made; which was not seen"
@@ -65,15 +58,6 @@ class Verdict(NamedTuple):
     state: str
     reason: str = ""
     root: str = ""
-
-
-class Reason(NamedTuple):
-    """Why some are not fresh."""
-
-    state: str
-    reason: str
-    tables: tuple[str, ...]
-    titles: list[str]
 
 
 class Found(NamedTuple):
@@ -417,36 +401,6 @@ def waiting_for_approval(verdict: Verdict) -> Verdict:
     _, reason, root = verdict
     asks = "" if root.startswith(UNAPPROVED) else UNAPPROVED  # what it is made from may say so already
     return Verdict("waiting", asks + reason, asks + root)
-
-
-def root_of(reason: str) -> str:
-    """The reason without what lies between the table and it."""
-    return IN_BETWEEN.sub("", reason)
-
-
-def by_reason(states: Iterable[tuple[str, str, str, str]]) -> list[Reason]:
-    """Each reason once, of what is not fresh, with the tables and titles that it holds of, what failed first.
-
-    states: (table, title_id, state, reason), title by title.
-    """
-    tables: dict[tuple[str, str, str], list[str]] = {}
-    roots: dict[str, str] = {}  # each is kept once
-    for table, title_id, state, reason in states:
-        if state != "fresh":
-            root = root_of(reason)
-            tables.setdefault((state, roots.setdefault(root, root), title_id), []).append(table)
-    titles: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
-    for (state, reason, title_id), of_title in tables.items():
-        titles.setdefault((state, reason, tuple(of_title)), []).append(title_id)
-    order = ("failed", "stale", "missing", "waiting")
-    found = [Reason(*key, of_reason) for key, of_reason in titles.items()]
-    return sorted(found, key=lambda one: order.index(one.state))
-
-
-def some_of(names: Sequence[str]) -> str:
-    """Such as "a, b, c and 5 more"."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 # ---- the table -----------------------------------------------------------------------------------------------------

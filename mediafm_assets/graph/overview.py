@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mediafm_assets.graph.freshness import FRESHNESS, STATES, by_reason, look, some_of, write
+from mediafm_assets.graph.freshness import FRESHNESS, look, write
 from mediafm_assets.graph.health import SHOWN
 from mediafm_assets.graph.materialise import catalogue_of
 from mediafm_assets.graph.planned import Plan, plan_now
+from mediafm_assets.graph.reasons import STATES, by_reason, some_of
 from mediafm_assets.graph.shown import as_metadata
 from mediafm_assets.graph.specs import OWNERS, code_references, table_metadata
 from mediafm_assets.graph.stage import Stages

@@ -1,8 +1,10 @@
-"""Why something is not what it would be if it were made now, in words: what it was made from, against now."""
+"""Why something is not what it would be if it were made now, in words: what it was made from, against now; and each
+reason once, with all that it holds of."""
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from mediafm_assets.graph.stage import PARTS, Recipe, Stages
 from mediafm_assets.graph.versions import PROMOTIONS, Catalogue, title_text
@@ -14,6 +16,21 @@ MadeFrom = Mapping[str, str]
 """What decided a version, by name: code, the resource that shapes the values, inputs; of `titles`, the drop's files."""
 
 NONE = "none"
+NAMED = 3
+"""Titles or tables that are named of those with the same reason."""
+STATES = ("fresh", "stale", "missing", "failed", "waiting")
+BETWEEN = "its {} are {}: "
+"""What stands between a table and the reason why what it is made from is not fresh."""
+IN_BETWEEN = re.compile("^" + BETWEEN.format("[a-z_]+", f"(?:{'|'.join(STATES)})"))
+
+
+class Reason(NamedTuple):
+    """Why some are not fresh."""
+
+    state: str
+    reason: str
+    tables: tuple[str, ...]
+    titles: list[str]
 
 
 def made_from(catalogue: Catalogue, table: str, title_id: str) -> dict[str, str]:
@@ -118,3 +135,33 @@ def changed_parts(drop: Drop, row: Mapping[str, Any], before: MadeFrom) -> froze
     if title_text(vars(drop)) != title_text(row):
         found.add("metadata")
     return frozenset(found)
+
+
+def root_of(reason: str) -> str:
+    """The reason without what lies between the table and it."""
+    return IN_BETWEEN.sub("", reason)
+
+
+def by_reason(states: Iterable[tuple[str, str, str, str]]) -> list[Reason]:
+    """Each reason once, of what is not fresh, with the tables and titles that it holds of, what failed first.
+
+    states: (table, title_id, state, reason), title by title.
+    """
+    tables: dict[tuple[str, str, str], list[str]] = {}
+    roots: dict[str, str] = {}  # each is kept once
+    for table, title_id, state, reason in states:
+        if state != "fresh":
+            root = root_of(reason)
+            tables.setdefault((state, roots.setdefault(root, root), title_id), []).append(table)
+    titles: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    for (state, reason, title_id), of_title in tables.items():
+        titles.setdefault((state, reason, tuple(of_title)), []).append(title_id)
+    order = ("failed", "stale", "missing", "waiting")
+    found = [Reason(*key, of_reason) for key, of_reason in titles.items()]
+    return sorted(found, key=lambda one: order.index(one.state))
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Such as "a, b, c and 5 more"."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
