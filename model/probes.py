@@ -15,9 +15,9 @@ of 200 bootstrap samples of titles, since clips of one title are not independent
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-# Imported here, and not where they are used: `probe` limits the threads of the libraries that are loaded by then.
+# Imported here, and not where they are used: `on_all_cores` limits the threads of libraries that are loaded by then.
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -29,6 +29,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from model.tasks import TASKS, Task
+
+Result = TypeVar("Result")
 
 MINIMUM_TITLES = 4
 MINIMUM_CLIPS = 20
@@ -108,9 +110,14 @@ def probe(
 
 def probe_each(clips: Sequence[Labelled], seed: int = 0) -> list[ProbeResult]:
     """`probe` of each on all cores, in their order. Errors as of `probe`."""
+    return on_all_cores(lambda of: _probe(of, seed), clips)
+
+
+def on_all_cores(function: Callable[[Labelled], Result], clips: Sequence[Labelled]) -> list[Result]:
+    """The function of each, in their order, each on one thread. The first error that one raises is raised."""
     # The matrices are small: on busy cores, several BLAS threads spend 30 times the work waiting for each other.
     with threadpool_limits(limits=1), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
-        return list(threads.map(lambda of: _probe(of, seed), clips))
+        return list(threads.map(function, clips))
 
 
 def _probe(clips: Labelled, seed: int) -> ProbeResult:

@@ -7,9 +7,7 @@ Everything that a reader needs of a model is one vector and one number: standard
 own `weights @ vector`.
 """
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +15,6 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 from model.probes import (
     BOOTSTRAP,
@@ -28,6 +25,7 @@ from model.probes import (
     fit_logistic,
     label_columns,
     logistic_out_of_fold,
+    on_all_cores,
     resampled,
 )
 from model.tasks import TASKS
@@ -66,9 +64,7 @@ def fit_probes(clips: Sequence[Labelled], seed: int = 0) -> list[list[FittedProb
 
     Features must be finite. Targets are lists of labels, or 0/1 (clip_retrieval). Equal arguments give equal models.
     """
-    # The matrices are small: threads within an operation would wait for each other.
-    with threadpool_limits(limits=1), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
-        return list(threads.map(lambda of: _fit(of, seed), clips))
+    return on_all_cores(lambda of: _fit(of, seed), clips)
 
 
 def _fit(clips: Labelled, seed: int) -> list[FittedProbe]:
