@@ -106,8 +106,8 @@ def _stepped_by_gram(x: Tensor) -> Tensor:
     """The same steps of wide matrices (batch, rows, columns) in fewer multiplications.
 
     Each step multiplies x by a polynomial of its Gram matrix. All these polynomials commute, so they can be found and
-    multiplied with each other among the small Gram matrices, and x is multiplied once. Rounding grows in between: by
-    1e-5 in float32, but too much in bf16.
+    multiplied with each other among the small Gram matrices, and x is multiplied once. Rounding grows in between
+    (docs/decisions.md), so this is for float32; bf16, with its fewer digits, was not tried.
     """
     a, b, c = NEWTON_SCHULZ
     gram = x @ x.mT
